@@ -1,0 +1,1 @@
+"""Run the jobs that live in a repository, each invocation in its own sandbox."""

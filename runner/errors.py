@@ -1,0 +1,298 @@
+"""The one exception tree. Every error that `runner` raises on purpose is in this file.
+
+    RunnerError
+    ├── UsageError                 wrong use of the library or command line          exit 2
+    ├── ConfigError                jobs.yaml is invalid; holds every located problem  exit 2
+    ├── InvalidInput               the caller's fault, never retried                  exit 1
+    │   ├── FunctionNotFound
+    │   ├── InvalidModule          bytes that are no module we can run
+    │   │   ├── UnsupportedFeature a Wasm feature this executor refuses
+    │   │   ├── UnknownImport      an import no host function answers
+    │   │   └── CompileTimedOut    the compiler passed its deadline
+    │   └── InputTooLarge
+    ├── BuildError                 a source file does not compile                     exit 1
+    ├── NotAvailable               something needed is not here                       exit 3
+    │   ├── EngineUnavailable
+    │   ├── PluginUnavailable
+    │   ├── ToolchainUnavailable
+    │   └── FileUnavailable
+    ├── StoreError                 the store refused                                  exit 4
+    │   ├── StoreDamaged
+    │   ├── StoreLocked
+    │   ├── StoreFull
+    │   └── StoreReadOnly
+    └── InvocationError            how a guest ended                                  exit 1
+        ├── Trapped
+        ├── Exited
+        ├── TimedOut
+        ├── OutOfMemory
+        ├── OutputTooLarge
+        ├── BadOutput              the guest returned a pointer outside its memory
+        ├── GrantMissing           the guest called a host function without a right to it
+        └── WorkerLost             the process that ran it died
+
+Facts are attributes; the message names the thing, the value and the remedy. What lives here is
+exceptions only: the standard library is the only import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class RunnerError(Exception):
+    """The root of all errors raised on purpose.
+
+    `exit_status` is what the command line exits with; `retryable` tells whether another attempt
+    may end differently. Both belong to the class, not to the instance.
+    """
+
+    exit_status: ClassVar[int] = 1
+    retryable: ClassVar[bool] = False
+
+    @property
+    def error_class(self) -> str:
+        """The class's name, as tables, JSON and logs show it."""
+        return type(self).__name__
+
+
+class UsageError(RunnerError):
+    """The library or the command line was used wrongly."""
+
+    exit_status = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One located problem of a configuration file.
+
+    `line` and `column` count from 1; both are 0 when the problem belongs to the file as a whole.
+    `where` is the dotted path of the value (`functions.clean.retry_count`), empty for the root.
+    """
+
+    file: str
+    line: int
+    column: int
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{place} {self.where}: {self.message}" if self.where else f"{place}: {self.message}"
+
+
+class ConfigError(RunnerError):
+    """jobs.yaml is invalid. `problems` holds every problem found, in the order of the file."""
+
+    exit_status = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class InvalidInput(RunnerError):
+    """What the caller gave cannot work, however often it is tried."""
+
+
+class FunctionNotFound(InvalidInput):
+    """No function of that name (and version) is registered, or it was deleted."""
+
+    def __init__(self, name: str, *, namespace: str, version: int = 0, suggestion: str | None = None) -> None:
+        self.name, self.namespace, self.version, self.suggestion = name, namespace, version, suggestion
+        wanted = f"{name}@{version}" if version else name
+        hint = f"; did you mean {suggestion!r}?" if suggestion else "; `runner functions list` shows what is registered"
+        super().__init__(f"no function {wanted!r} in namespace {namespace!r}{hint}")
+
+
+class InvalidModule(InvalidInput):
+    """The bytes are no WebAssembly module that can be run; the message says what is wrong where."""
+
+
+class UnsupportedFeature(InvalidModule):
+    """The module uses a feature that this executor refuses. `other` names one that may run it."""
+
+    def __init__(self, feature: str, *, executor: str, other: str | None = None) -> None:
+        self.feature, self.executor, self.other = feature, executor, other
+        remedy = f"; set `executor: {other}` for this function" if other else ""
+        super().__init__(
+            f"the module uses {feature}, which executor {executor!r} does not run correctly{remedy}"
+        )
+
+
+class UnknownImport(InvalidModule):
+    """The module imports something that no host function answers."""
+
+    def __init__(self, module: str, name: str, *, suggestion: str | None = None) -> None:
+        self.module, self.name, self.suggestion = module, name, suggestion
+        hint = f"; did you mean {suggestion!r}?" if suggestion else "; docs/functions.md lists the host functions"
+        super().__init__(f"unknown import {module}.{name}{hint}")
+
+
+class CompileTimedOut(InvalidModule):
+    """The compiler did not finish within its deadline."""
+
+    def __init__(self, timeout_seconds: float, *, size_bytes: int) -> None:
+        self.timeout_seconds, self.size_bytes = timeout_seconds, size_bytes
+        super().__init__(
+            f"compiling the module ({size_bytes:,} bytes) took longer than {timeout_seconds:g} s; "
+            "make the module smaller or raise the executor's compile_timeout_seconds"
+        )
+
+
+class InputTooLarge(InvalidInput):
+    """The input is larger than an invocation accepts."""
+
+    def __init__(self, size_bytes: int, limit_bytes: int) -> None:
+        self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
+        super().__init__(f"the input has {size_bytes:,} bytes; an invocation takes at most {limit_bytes:,}")
+
+
+class BuildError(RunnerError):
+    """A source file does not compile. `diagnostics` is what the compiler printed, with file and line."""
+
+    def __init__(self, source: str, diagnostics: str) -> None:
+        self.source, self.diagnostics = source, diagnostics
+        super().__init__(f"{source} does not compile:\n{diagnostics.rstrip()}")
+
+
+class NotAvailable(RunnerError):
+    """Something needed is not on this machine; the message says how to get it."""
+
+    exit_status = 3
+
+
+class EngineUnavailable(NotAvailable):
+    """An executor's engine cannot start here. `remedy` is a command or an action."""
+
+    def __init__(self, engine: str, reason: str, *, remedy: str | None = None) -> None:
+        self.engine, self.reason, self.remedy = engine, reason, remedy
+        super().__init__(f"engine {engine!r} is not available: {reason}" + (f"; {remedy}" if remedy else ""))
+
+
+class PluginUnavailable(NotAvailable):
+    """A name in jobs.yaml belongs to a plugin that is missing or failed to load."""
+
+
+class ToolchainUnavailable(NotAvailable):
+    """A builder's compiler is not installed; the message names the extra that brings it."""
+
+
+class FileUnavailable(NotAvailable):
+    """A file cannot be read or written: missing, a folder, or forbidden."""
+
+
+class StoreError(RunnerError):
+    """The store refused. Nothing that was acknowledged is lost by it."""
+
+    exit_status = 4
+    retryable = True
+
+
+class StoreDamaged(StoreError):
+    """The store's file, or a stored blob, is not what was written."""
+
+    retryable = False
+
+
+class StoreLocked(StoreError):
+    """Another process holds the store longer than we wait."""
+
+
+class StoreFull(StoreError):
+    """No room is left where the store lives."""
+
+
+class StoreReadOnly(StoreError):
+    """The store's folder or file may not be written."""
+
+    retryable = False
+
+
+class InvocationError(RunnerError):
+    """How a guest ended, when it did not end well. `stderr_tail` is the last of what it logged."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, stderr_tail: str = "") -> None:
+        self.stderr_tail = stderr_tail
+        super().__init__(message)
+
+
+class Trapped(InvocationError):
+    """The guest trapped. `trap` is the kind (`unreachable`, `integer_divide_by_zero`, ...);
+    `functions` the guest's frames, innermost first, as far as the module names them."""
+
+    def __init__(self, trap: str, message: str, *, functions: Sequence[str] = (), stderr_tail: str = "") -> None:
+        self.trap, self.functions = trap, tuple(functions)
+        place = f" in {' < '.join(self.functions[:8])}" if self.functions else ""
+        super().__init__(f"trapped: {message}{place}", stderr_tail=stderr_tail)
+
+
+class Exited(InvocationError):
+    """The guest called proc_exit with a code other than 0."""
+
+    def __init__(self, code: int, *, stderr_tail: str = "") -> None:
+        self.code = code
+        super().__init__(f"exited with code {code}", stderr_tail=stderr_tail)
+
+
+class TimedOut(InvocationError):
+    """The guest ran past its function's timeout_seconds and was stopped."""
+
+    def __init__(self, timeout_seconds: float, *, stderr_tail: str = "") -> None:
+        self.timeout_seconds = timeout_seconds
+        super().__init__(
+            f"timed out after {timeout_seconds:g} s; raise timeout_seconds if it needs longer",
+            stderr_tail=stderr_tail,
+        )
+
+
+class OutOfMemory(InvocationError):
+    """The guest ended after it was refused memory beyond its function's memory_limit_mb."""
+
+    def __init__(self, memory_limit_mb: int, message: str, *, stderr_tail: str = "") -> None:
+        self.memory_limit_mb = memory_limit_mb
+        super().__init__(
+            f"out of memory at {memory_limit_mb} MB ({message}); raise memory_limit_mb if it needs more",
+            stderr_tail=stderr_tail,
+        )
+
+
+class OutputTooLarge(InvocationError):
+    """The guest wrote more output than an invocation may."""
+
+    retryable = False
+
+    def __init__(self, limit_bytes: int, *, stderr_tail: str = "") -> None:
+        self.limit_bytes = limit_bytes
+        super().__init__(f"the output is larger than {limit_bytes:,} bytes", stderr_tail=stderr_tail)
+
+
+class BadOutput(InvocationError):
+    """`handle` returned a pointer and length outside the guest's memory, or its allocator did."""
+
+    retryable = False
+
+
+class GrantMissing(InvocationError):
+    """The guest called a host function that its function was not granted in jobs.yaml."""
+
+    retryable = False
+
+    def __init__(self, host_function: str, wanted: str, *, stderr_tail: str = "") -> None:
+        self.host_function, self.wanted = host_function, wanted
+        super().__init__(
+            f"{host_function} was called without a grant; add {wanted} to the function in jobs.yaml",
+            stderr_tail=stderr_tail,
+        )
+
+
+class WorkerLost(InvocationError):
+    """The worker process died in the middle of the invocation, for a reason outside the guest's view."""
+
+    def __init__(self, reason: str, *, stderr_tail: str = "") -> None:
+        self.reason = reason
+        super().__init__(f"the worker was lost: {reason}", stderr_tail=stderr_tail)

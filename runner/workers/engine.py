@@ -1,0 +1,156 @@
+"""What an engine module gives to the worker processes, and what it is given for each call.
+
+A plugin names a module by its import path; only compile processes and workers import it, never the
+app. The module has a function `engine() -> Engine`. This file is imported in those processes: it
+imports the standard library and `runner.errors`, `runner.models` only, and any CPython from 3.10 on
+can run it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+from runner.models import LogEntry, LogLevel
+
+TAIL_BYTES = 2048
+"""How much of the end of a guest's standard error goes into an error's `stderr_tail`."""
+
+
+class Abi(str, Enum):
+    """How a module is called; read from its exports."""
+
+    COMMAND = "command"  # a WASI preview 1 command: `_start`, stdin, stdout
+    REACTOR = "reactor"  # `handle(ptr, len) -> i64` over an exported memory and allocator
+
+
+class LogBuffer:
+    """Collects what one invocation logs, up to a limit in bytes.
+
+    Beyond the limit everything is counted and dropped, so that a flood costs neither memory nor
+    time; one last entry says how much was dropped. The end of standard error is always kept.
+    """
+
+    __slots__ = ("_dropped", "_line", "_size", "_tail", "entries", "limit_bytes")
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.entries: list[LogEntry] = []
+        self._line = bytearray()
+        self._tail = b""
+        self._size = 0
+        self._dropped = 0
+
+    def log(self, level: LogLevel, message: bytes) -> None:
+        """Add one entry; invalid UTF-8 is shown as U+FFFD."""
+        room = self.limit_bytes - self._size
+        if room <= 0:
+            self._dropped += len(message)
+            return
+        if len(message) > room:
+            self._dropped += len(message) - room
+            message = message[:room]
+        self._size += len(message) + 1
+        self.entries.append(LogEntry(level, message.decode("utf-8", "replace"), time.time()))
+
+    def write_stderr(self, data: bytes) -> None:
+        """Add bytes of standard error; an entry is made of each whole line."""
+        self._tail = (self._tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+        room = self.limit_bytes - self._size - len(self._line)
+        if room <= 0:
+            self._dropped += len(data)
+            return
+        if len(data) > room:
+            self._dropped += len(data) - room
+            data = data[:room]
+        if b"\n" not in data:
+            self._line += data
+            return
+        *lines, rest = (bytes(self._line) + data).split(b"\n")
+        for line in lines:
+            self.log(LogLevel.STDERR, line)
+        self._line = bytearray(rest)
+
+    @property
+    def tail(self) -> str:
+        """The end of standard error, at most TAIL_BYTES of it."""
+        return self._tail.decode("utf-8", "replace")
+
+    def take(self) -> list[LogEntry]:
+        """All entries, the unfinished last line and the note on what was dropped included; empties
+        the buffer for the next invocation."""
+        if self._line:
+            line, self._line = bytes(self._line), bytearray()
+            self.log(LogLevel.STDERR, line)
+        entries = self.entries
+        if self._dropped:
+            note = f"[{self._dropped:,} bytes more were logged and dropped: the limit is {self.limit_bytes:,}]"
+            entries.append(LogEntry(LogLevel.STDERR, note, time.time()))
+            self._dropped = 0
+        if entries or self._tail:
+            self.entries, self._tail, self._size = [], b"", 0
+        return entries
+
+
+@dataclass(slots=True)
+class Call:
+    """What the guest may see and do. One object serves all invocations of a frame: facts stay, only
+    `logs` changes between them (the worker takes its entries after each)."""
+
+    name: str
+    """The function's name: argv[0] of a command."""
+    env_vars: Mapping[str, str]
+    secrets: Mapping[str, str]
+    request_id: str
+    caller_wallet: str | None
+    timeout_seconds: float
+    memory_limit_mb: int
+    output_limit_bytes: int
+    logs: LogBuffer
+    host_calls: frozenset[str] = frozenset()
+    """Names of the host functions that the app answers."""
+    ask_app: Callable[[str, Sequence[bytes]], bytes] = field(default=lambda name, args: b"")
+    """Sends one of `host_calls` to the app and waits for its answer."""
+
+
+class Loaded(Protocol):
+    """A module that is ready to be called again and again."""
+
+    def invoke(self, input: bytes, call: Call) -> tuple[bytes, int]:
+        """Run one invocation on a fresh instance; returns the output and the memory's final size in
+        bytes. No state of it may be visible to the next.
+
+        Raises Trapped, Exited, OutOfMemory, OutputTooLarge, BadOutput, GrantMissing, TimedOut.
+        Exit code 0 is a normal end. Any other exception makes the worker give itself up: it is
+        reported as WorkerLost and the process is replaced.
+        """
+
+
+class Engine(Protocol):
+    """One way to compile and run modules. Made in the process that uses it."""
+
+    def compile(self, wasm: bytes) -> bytes:
+        """The artifact for `load`. Called in a compile process of its own, which may be killed.
+        Raises InvalidModule when the engine's validation refuses the bytes."""
+
+    def warm_up(self) -> None:
+        """Import, allocate and open everything that later calls need: after this the process loses
+        the file system, the network and most system calls. Called once, before any fork."""
+
+    def load(self, artifact: bytes, abi: Abi) -> Loaded:
+        """A module from an artifact of this very engine version; the caller has authenticated it."""
+
+
+EngineFactory = Callable[[], Engine]
+
+
+def import_engine(path: str) -> Engine:
+    """The engine of the module with this import path."""
+    import importlib
+
+    factory: Any = importlib.import_module(path).engine
+    engine: Engine = factory()
+    return engine
