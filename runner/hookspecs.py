@@ -53,6 +53,16 @@ def runner_builders() -> Sequence[Provider[Builder]]:  # type: ignore[empty-body
 
 
 @hookspec
+def runner_triggers() -> Sequence[Provider[Any]]:  # type: ignore[empty-body]
+    """Triggers: the kinds that a job's `triggers:` in jobs.yaml can name (`- cron: {...}`).
+
+    Called once, like runner_registries, and under the same rules. The provider's name is the key of
+    the list item and its `settings` the keys under it: the loader checks, documents and builds them,
+    so that a job never starts with settings you have not accepted.
+    """
+
+
+@hookspec
 def runner_before_invocation(function: Function, context: InvocationContext) -> None:
     """An attempt is about to start: called by the dispatcher once for each attempt of a single
     invocation and once for each batch of records, in the thread that runs it.
