@@ -226,7 +226,7 @@ class Trapped(InvocationError):
     `functions` the guest's frames, innermost first, as far as the module names them."""
 
     def __init__(self, trap: str, message: str, *, functions: Sequence[str] = (), stderr_tail: str = "") -> None:
-        self.trap, self.functions = trap, tuple(functions)
+        self.trap, self.detail, self.functions = trap, message, tuple(functions)
         place = f" in {' < '.join(self.functions[:8])}" if self.functions else ""
         super().__init__(f"trapped: {message}{place}", stderr_tail=stderr_tail)
 
@@ -254,7 +254,7 @@ class OutOfMemory(InvocationError):
     """The guest ended after it was refused memory beyond its function's memory_limit_mb."""
 
     def __init__(self, memory_limit_mb: int, message: str, *, stderr_tail: str = "") -> None:
-        self.memory_limit_mb = memory_limit_mb
+        self.memory_limit_mb, self.detail = memory_limit_mb, message
         super().__init__(
             f"out of memory at {memory_limit_mb} MB ({message}); raise memory_limit_mb if it needs more",
             stderr_tail=stderr_tail,
@@ -275,6 +275,10 @@ class BadOutput(InvocationError):
     """`handle` returned a pointer and length outside the guest's memory, or its allocator did."""
 
     retryable = False
+
+    def __init__(self, detail: str, *, stderr_tail: str = "") -> None:
+        self.detail = detail
+        super().__init__(detail, stderr_tail=stderr_tail)
 
 
 class GrantMissing(InvocationError):

@@ -11,20 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any, Protocol
 
+from runner.models import Abi as Abi
 from runner.models import LogEntry, LogLevel
 
 TAIL_BYTES = 2048
 """How much of the end of a guest's standard error goes into an error's `stderr_tail`."""
-
-
-class Abi(str, Enum):
-    """How a module is called; read from its exports."""
-
-    COMMAND = "command"  # a WASI preview 1 command: `_start`, stdin, stdout
-    REACTOR = "reactor"  # `handle(ptr, len) -> i64` over an exported memory and allocator
 
 
 class LogBuffer:
@@ -34,10 +27,11 @@ class LogBuffer:
     time; one last entry says how much was dropped. The end of standard error is always kept.
     """
 
-    __slots__ = ("_dropped", "_line", "_size", "_tail", "entries", "limit_bytes")
+    __slots__ = ("_dropped", "_line", "_mirror", "_size", "_tail", "entries", "limit_bytes")
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, mirror: Callable[[bytes], None] | None = None) -> None:
         self.limit_bytes = limit_bytes
+        self._mirror = mirror
         self.entries: list[LogEntry] = []
         self._line = bytearray()
         self._tail = b""
@@ -59,6 +53,8 @@ class LogBuffer:
     def write_stderr(self, data: bytes) -> None:
         """Add bytes of standard error; an entry is made of each whole line."""
         self._tail = (self._tail + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+        if self._mirror is not None:
+            self._mirror(self._tail)
         room = self.limit_bytes - self._size - len(self._line)
         if room <= 0:
             self._dropped += len(data)
@@ -92,6 +88,8 @@ class LogBuffer:
             self._dropped = 0
         if entries or self._tail:
             self.entries, self._tail, self._size = [], b"", 0
+            if self._mirror is not None:
+                self._mirror(b"")
         return entries
 
 
@@ -135,6 +133,13 @@ class Engine(Protocol):
     def compile(self, wasm: bytes) -> bytes:
         """The artifact for `load`. Called in a compile process of its own, which may be killed.
         Raises InvalidModule when the engine's validation refuses the bytes."""
+
+    def prepare_compile(self) -> None:
+        """Import the compiler: after this a compile process loses the file system."""
+
+    def start(self) -> None:
+        """Start the threads the engine needs in a worker. Called once in each, after the fork and
+        before the last wall; no thread can be started later."""
 
     def warm_up(self) -> None:
         """Import, allocate and open everything that later calls need: after this the process loses

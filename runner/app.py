@@ -1,0 +1,417 @@
+"""The Runner: the only place where configuration, plugins, registry and executors are put together.
+
+Open one, use it, close it (it is a context manager). It may be used from several threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from runner import wasm as wasm_modules
+from runner.config import Config, FunctionConfig, JobConfig, load
+from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Host
+from runner.dispatcher import Attempted, Dispatcher
+from runner.errors import (
+    EngineUnavailable,
+    FileUnavailable,
+    FunctionNotFound,
+    RunnerError,
+    StoreReadOnly,
+    ToolchainUnavailable,
+    UnsupportedFeature,
+    UsageError,
+)
+from runner.models import Function, InvocationContext, InvocationResult
+from runner.plugins import Plugins
+
+PREFERRED_EXECUTORS = ("wasmer", "wasmtime")
+"""The order in which `executor: auto` looks for one that is available; others follow by name."""
+STATE_FOLDER = ".runner"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Registered:
+    """What registering one function of jobs.yaml did."""
+
+    function: Function
+    changed: bool
+    """Whether a new version was made."""
+    previous: Function | None
+    """The version that was the newest before, if there was one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobReport:
+    """How one run of a job ended."""
+
+    job: str
+    status: str
+    """`succeeded` or `failed`."""
+    duration_ms: float
+    """Wall-clock time from reading the input to the written output."""
+    attempts: int
+    function: str
+    version: int
+    output_bytes: int = 0
+    output_path: Path | None = None
+    output: bytes | None = field(default=None, repr=False)
+    """The output itself, for a job that names no output file."""
+    memory_peak_bytes: int = 0
+    error: RunnerError | None = None
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+class Runner:
+    """A project with its parts."""
+
+    def __init__(
+        self,
+        config: Config,
+        plugins: Plugins,
+        *,
+        state_dir: Path | None = None,
+        notify: Callable[[str], None] = _say,
+    ) -> None:
+        self.config = config
+        self.plugins = plugins
+        self.project_dir = config.path.parent
+        self.state_dir = state_dir or self.project_dir / STATE_FOLDER
+        self._told: set[str] = set()
+        self._notify = notify
+        self._lock = threading.RLock()
+        self._executors: dict[tuple[str, Any], FunctionExecutor] = {}
+        self._registry: FunctionRegistry | None = None
+        self._builders: dict[str, Builder] = {}
+        self.dispatcher = Dispatcher(
+            registry=_LateRegistry(self),  # opened with the first use: many commands never need it
+            executor_for=self.executor_for,
+            moments=plugins,
+            notify=notify,
+        )
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        plugins: Plugins,
+        *,
+        state_dir: Path | None = None,
+        notify: Callable[[str], None] = _say,
+    ) -> Runner:
+        """Load a jobs.yaml. Raises ConfigError with all of its problems, FileUnavailable without it."""
+        return cls(load(path, plugins.catalogue), plugins, state_dir=state_dir, notify=notify)
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process and give back every file. May be called twice."""
+        with self._lock:
+            for executor in self._executors.values():
+                executor.close()
+            self._executors.clear()
+            if self._registry is not None:
+                self._registry.close()
+                self._registry = None
+
+    def tell_once(self, message: str) -> None:
+        """Tell the user a sentence that need not be repeated."""
+        if message not in self._told:
+            self._told.add(message)
+            self._notify(message)
+
+    # Parts
+
+    @property
+    def registry(self) -> FunctionRegistry:
+        """The registry backend that jobs.yaml names."""
+        with self._lock:
+            if self._registry is None:
+                choice = self.config.registry
+                provider = self.plugins.catalogue.get("registries", choice.name)
+                self._make_state_dir()
+                self._registry = provider.create(choice.settings, self._host(_no_modules))
+            return self._registry
+
+    def executor(self, name: str, settings: Any = None) -> FunctionExecutor:
+        """The executor of that name and settings, started at its first use."""
+        with self._lock:
+            executor = self._executors.get((name, settings))
+            if executor is None:
+                provider = self.plugins.catalogue.get("executors", name)
+                available = provider.available()
+                if not available.ok:
+                    raise EngineUnavailable(name, available.reason, remedy=available.remedy or None)
+                if settings is None and provider.settings is not None:
+                    settings = provider.settings()
+                executor = provider.create(settings, self._host(lambda cid: self.registry.get_wasm_bytes(cid)))
+                self._executors[(name, settings)] = executor
+            return executor
+
+    def executor_for(self, function: Function) -> FunctionExecutor:
+        """The executor that runs this function; `auto` is resolved here."""
+        configured = self.config.functions.get(function.name)
+        settings = configured.executor.settings if configured and configured.executor.name == function.executor else None
+        if function.executor != "auto":
+            return self.executor(function.executor, settings)
+        return _AutoExecutor(self, function)
+
+    def automatic_executors(self) -> list[str]:
+        """The available executors that `auto` may take, best first. Raises EngineUnavailable without any."""
+        providers = self.plugins.catalogue.executors
+        names = [name for name in PREFERRED_EXECUTORS if name in providers]
+        reasons = []
+        found = []
+        for name in names:
+            available = providers[name].available()
+            if available.ok:
+                found.append(name)
+            else:
+                reasons.append(f"{name}: {available.reason}")
+        if not found:
+            why = "; ".join(reasons) or "no plugin provides one"
+            raise EngineUnavailable("auto", why, remedy="`runner engines list` tells more")
+        return found
+
+    def _host(self, get_wasm_bytes: Callable[[str], bytes]) -> Host:
+        return Host(
+            project_dir=self.project_dir,
+            state_dir=self.state_dir,
+            get_wasm_bytes=get_wasm_bytes,
+            notify=self.tell_once,
+        )
+
+    def _make_state_dir(self) -> None:
+        try:
+            self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            ignore = self.state_dir / ".gitignore"
+            if not ignore.exists():
+                ignore.write_text("*\n")
+        except FileExistsError:
+            raise FileUnavailable(f"{self.state_dir} is a file; the state needs a folder of that name") from None
+        except OSError as error:
+            if not self.state_dir.is_dir():
+                raise StoreReadOnly(
+                    f"the state folder {self.state_dir} cannot be made ({error.strerror}); "
+                    "make its parent writable or give another with --state-dir"
+                ) from error
+
+    # Registering
+
+    def module_of(self, function: FunctionConfig) -> tuple[bytes, str | None]:
+        """The module's bytes, built if it has a source, and the source's content id."""
+        if function.wasm is not None:
+            return _read(function.wasm), None
+        assert function.source is not None
+        source = _read(function.source)
+        return self._builder(function.source).build(function.source), wasm_modules.content_id(source)
+
+    def _builder(self, source: Path) -> Builder:
+        providers = self.plugins.catalogue.builders
+        for name, provider in providers.items():
+            if source.suffix in name.split(","):
+                if name not in self._builders:
+                    self._make_state_dir()
+                    settings = provider.settings() if provider.settings is not None else None
+                    self._builders[name] = provider.create(settings, self._host(_no_modules))
+                return self._builders[name]
+        known = ", ".join(suffix for name in providers for suffix in name.split(","))
+        raise ToolchainUnavailable(f"no builder takes {source.name}; there are builders for {known or 'nothing'}")
+
+    def register(self, name: str) -> Registered:
+        """Register one function of jobs.yaml, if it changed since it was registered last."""
+        configured = self.config.functions[name]
+        wasm, source_cid = self.module_of(configured)
+        try:
+            before: Function | None = self.registry.get(self.config.namespace, name)
+        except FunctionNotFound:
+            before = None
+        if before is None or before.wasm_cid != wasm_modules.content_id(wasm):
+            wasm_modules.entry_point(wasm_modules.inspect(wasm))  # what can never run is not registered
+        previous = self.registry.register(configured.definition, wasm, source_cid=source_cid)
+        function = self.registry.get(self.config.namespace, name)
+        changed = before is None or before.id != function.id
+        return Registered(function=function, changed=changed, previous=previous)
+
+    # Running
+
+    def jobs_without_event(self) -> list[str]:
+        """The jobs that `runner run` runs when none is named: those without triggers."""
+        return [name for name, job in self.config.jobs.items() if not job.triggers]
+
+    def context(self, function: Function, env_vars: Mapping[str, str] | None = None) -> InvocationContext:
+        """A new context for one invocation; `env_vars` come on top of the function's own."""
+        return InvocationContext(
+            request_id=uuid.uuid4().hex,
+            function_id=function.id,
+            function_name=function.name,
+            namespace=function.namespace,
+            env_vars={**function.env_vars, **(env_vars or {})},
+            secrets={name: self.config.secrets[name].resolve() for name in function.secrets if name in self.config.secrets},
+        )
+
+    def invoke(
+        self, name: str, input: bytes, *, version: int = 0, env_vars: Mapping[str, str] | None = None
+    ) -> InvocationResult:
+        """One attempt of a function. A function of jobs.yaml that is not registered yet is, first.
+
+        Raises FunctionNotFound, and whatever stands in the way of any attempt; how the guest ended
+        is in the result.
+        """
+        function = self.function(name, version)
+        return self.dispatcher.attempt(function, input, self.context(function, env_vars))
+
+    def function(self, name: str, version: int = 0) -> Function:
+        """The function; one of jobs.yaml that was never registered is registered now."""
+        try:
+            return self.registry.get(self.config.namespace, name, version)
+        except FunctionNotFound:
+            if version or name not in self.config.functions:
+                raise
+            return self.register(name).function
+
+    def run_job(self, name: str, registered: Mapping[str, Function] | None = None) -> JobReport:
+        """Run a job once, here and now, with its retries. Never raises for how the run ended: the
+        report holds the error. The output file appears whole or not at all."""
+        job = self.config.jobs.get(name)
+        if job is None:
+            raise UsageError(f"no job {name!r} in {self.config.path.name}; there are {', '.join(self.config.jobs)}")
+        started = time.perf_counter()
+        function = (registered or {}).get(job.run) or self.register(job.run).function
+        attempted: Attempted | None = None
+        error: RunnerError | None = None
+        output: bytes | None = None
+        try:
+            attempted = self.dispatcher.run(function, self._input_of(job), self.context(function, job.env_vars))
+            error, output = attempted.result.error, attempted.result.output
+            if output is not None and job.output is not None:
+                write_output(self._inside(job.output.path), output)
+        except RunnerError as raised:
+            error = raised
+        return JobReport(
+            job=name,
+            status="failed" if error else "succeeded",
+            duration_ms=(time.perf_counter() - started) * 1e3,
+            attempts=attempted.attempts if attempted else 0,
+            function=function.name,
+            version=function.version,
+            output_bytes=len(output) if output and not error else 0,
+            output_path=self._inside(job.output.path) if job.output and not error else None,
+            output=output if job.output is None and not error else None,
+            memory_peak_bytes=attempted.result.memory_peak_bytes if attempted else 0,
+            error=error,
+        )
+
+    def _inside(self, path: Path) -> Path:
+        return self.project_dir / path
+
+    def _input_of(self, job: JobConfig) -> bytes:
+        if job.input is None:
+            return b""
+        if isinstance(job.input, bytes):
+            return job.input
+        return _read(self._inside(job.input))
+
+
+class _AutoExecutor(FunctionExecutor):
+    """`executor: auto`: the best executor that is here and runs this function's module."""
+
+    def __init__(self, runner: Runner, function: Function) -> None:
+        self._runner = runner
+        self._name = function.name
+
+    def execute_many(self, function: Function, inputs: Any, context: InvocationContext) -> Any:
+        names = self._runner.automatic_executors()
+        for position, name in enumerate(names):
+            executor = self._runner.executor(name)
+            try:
+                results = executor.execute_many(function, inputs, context)
+            except UnsupportedFeature as refused:
+                if position + 1 == len(names):
+                    raise
+                self._runner.tell_once(f"{self._name}: {refused.feature} is not for {name}; {names[position + 1]} takes it")
+                continue
+            self._runner.tell_once(f"executor: auto chose {name}")
+            return results
+        raise AssertionError("automatic_executors gives at least one")
+
+    def precompile(self, wasm_cid: str, wasm: bytes, *, memory_limit_mb: int = 64) -> None:
+        self._runner.executor(self._runner.automatic_executors()[0]).precompile(
+            wasm_cid, wasm, memory_limit_mb=memory_limit_mb
+        )
+
+    def invalidate(self, wasm_cid: str) -> None:
+        for name in self._runner.automatic_executors():
+            self._runner.executor(name).invalidate(wasm_cid)
+
+    def close(self) -> None:
+        """The Runner closes the executors it made."""
+
+
+class _LateRegistry:
+    """Stands for the registry until it is needed."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner.registry, name)
+
+
+def _no_modules(wasm_cid: str) -> bytes:
+    raise UsageError(f"module {wasm_cid} was asked for before there is a registry")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileUnavailable(f"cannot read {path}: {error.strerror}") from error
+
+
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file so that it appears whole or not at all, and lasts once it has appeared.
+
+    Raises FileUnavailable, with nothing changed, when it cannot be written.
+    """
+    temporary = ""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise FileUnavailable(f"cannot write {path}: it is a folder")
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with open(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise FileUnavailable(f"cannot write {path}: {error.strerror}") from error
+
+
+def _umask() -> int:
+    with contextlib.suppress(OSError, StopIteration, ValueError), open("/proc/self/status") as lines:
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    return 0o022

@@ -1,0 +1,196 @@
+"""How results come back: a byte stream through a bounded area of shared memory.
+
+The worker commits each result as it ends, so that killing it in the next invocation loses none; the
+app copies the bytes out when told, or after the worker's death. A stream may be longer than the
+area: it is then handed over piece by piece. Results are told in a fixed binary form and never as
+anything that could run code here.
+
+Layout: a page of header (`committed` u64, `started_ns` u64, `tail_size` u32, the stderr tail of the
+running invocation), then the bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from runner.errors import (
+    BadOutput,
+    Exited,
+    GrantMissing,
+    InvocationError,
+    OutOfMemory,
+    OutputTooLarge,
+    RunnerError,
+    TimedOut,
+    Trapped,
+    WorkerLost,
+)
+from runner.models import InvocationResult, LogEntry, LogLevel
+
+AREA_BYTES = 1 << 20
+"""Room for results. More does not run faster: results of a frame of small records fill a few KiB."""
+HEADER_BYTES = 4096
+TAIL_OFFSET = 64
+
+_WORD = struct.Struct("<Q")
+_SIZE = struct.Struct("<I")
+_RESULT = struct.Struct("<IIQQQ")  # is error, size of logs, size of output, nanoseconds, peak bytes
+
+LOGS_ALONE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def create_area() -> int:
+    """A file descriptor of new shared memory, for `ResultWriter` there and `ResultReader` here."""
+    descriptor = os.memfd_create("runner-results", os.MFD_CLOEXEC)
+    os.ftruncate(descriptor, HEADER_BYTES + AREA_BYTES)
+    return descriptor
+
+
+class ResultWriter:
+    """The worker's end. `hand_over` is called when the area is full; it returns when it is free."""
+
+    def __init__(self, descriptor: int, hand_over: Callable[[], None]) -> None:
+        self._map = mmap.mmap(descriptor, HEADER_BYTES + AREA_BYTES)
+        self._hand_over = hand_over
+        self._used = 0
+
+    def begin_frame(self) -> None:
+        """Start again at the front; the app has copied everything."""
+        self._used = 0
+        _WORD.pack_into(self._map, 0, 0)
+
+    def begin_invocation(self, now_ns: int) -> None:
+        """Note when the running invocation began: the app measures its deadline from here."""
+        _WORD.pack_into(self._map, 8, now_ns)
+
+    def end_frame(self) -> None:
+        """Note that no invocation is running."""
+        _WORD.pack_into(self._map, 8, 0)
+
+    def mirror(self, tail: bytes) -> None:
+        """Show the end of standard error to the app, which may have to kill us before we tell it."""
+        self._map[TAIL_OFFSET : TAIL_OFFSET + len(tail)] = tail
+        _SIZE.pack_into(self._map, 16, len(tail))
+
+    def write(
+        self, output: bytes, error: InvocationError | None, logs: Sequence[LogEntry], ns: int, peak: int
+    ) -> None:
+        """Commit one result."""
+        log_bytes = LOGS_ALONE.encode(logs).encode("utf-8", "surrogatepass") if logs else b""
+        if error is not None:
+            output = _encode_error(error)
+        head = _RESULT.pack(error is not None, len(log_bytes), len(output), ns, peak)
+        size = len(head) + len(output) + len(log_bytes)
+        start = self._used
+        if start + size <= AREA_BYTES:
+            place = HEADER_BYTES + start
+            self._map[place : place + size] = head + output + log_bytes
+            self._used = start + size
+            _WORD.pack_into(self._map, 0, self._used)
+            return
+        for part in (head, output, log_bytes):
+            self._stream(part)
+        _WORD.pack_into(self._map, 0, self._used)
+
+    def _stream(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            room = AREA_BYTES - self._used
+            if room == 0:
+                _WORD.pack_into(self._map, 0, self._used)
+                self._hand_over()
+                self._used, room = 0, AREA_BYTES
+            piece = view[:room]
+            place = HEADER_BYTES + self._used
+            self._map[place : place + len(piece)] = piece
+            self._used += len(piece)
+            view = view[len(piece) :]
+
+
+class ResultReader:
+    """The app's end. Nothing in the area is trusted: sizes are checked before they are used."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._map = mmap.mmap(descriptor, HEADER_BYTES + AREA_BYTES)
+
+    def started_ns(self) -> int:
+        """When the running invocation began, on the monotonic clock; 0 when none is running."""
+        moment: int = _WORD.unpack_from(self._map, 8)[0]
+        return moment
+
+    def take(self) -> bytes:
+        """A copy of everything committed since the last hand-over."""
+        committed = min(_WORD.unpack_from(self._map, 0)[0], AREA_BYTES)
+        return self._map[HEADER_BYTES : HEADER_BYTES + committed]
+
+    def stderr_tail(self) -> str:
+        """The end of what the running invocation wrote to standard error."""
+        size = min(_SIZE.unpack_from(self._map, 16)[0], HEADER_BYTES - TAIL_OFFSET)
+        return self._map[TAIL_OFFSET : TAIL_OFFSET + size].decode("utf-8", "replace")
+
+    def forget(self) -> None:
+        """Clear the header before a frame is sent."""
+        self._map[:24] = bytes(24)
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._map.close()
+
+
+def parse_results(data: bytes) -> list[InvocationResult]:
+    """Every whole result in `data`; an unfinished one at the end is left out."""
+    results: list[InvocationResult] = []
+    append, unpack, make = results.append, _RESULT.unpack_from, InvocationResult
+    position, end, head = 0, len(data), _RESULT.size
+    while position + head <= end:
+        failed, log_size, size, ns, peak = unpack(data, position)
+        start = position + head
+        position = start + size + log_size
+        if position > end:
+            break
+        logs = _decode_logs(data[start + size : position]) if log_size else ()
+        if failed:
+            append(make(None, _decode_error(data[start : start + size]), logs, ns / 1e6, peak))
+        else:
+            append(make(data[start : start + size], None, logs, ns / 1e6, peak))
+    return results
+
+
+def _decode_logs(data: bytes) -> tuple[LogEntry, ...]:
+    entries = json.loads(data.decode("utf-8", "replace"))
+    return tuple(LogEntry(LogLevel(level), str(message), float(moment)) for level, message, moment in entries)
+
+
+_FIELDS: dict[type[InvocationError], tuple[str, ...]] = {
+    Trapped: ("trap", "detail", "functions"),
+    Exited: ("code",),
+    TimedOut: ("timeout_seconds",),
+    OutOfMemory: ("memory_limit_mb", "detail"),
+    OutputTooLarge: ("limit_bytes",),
+    GrantMissing: ("host_function", "wanted"),
+    WorkerLost: ("reason",),
+    BadOutput: ("detail",),
+}
+"""The attributes that make an error again on the other side."""
+
+
+def _encode_error(error: InvocationError) -> bytes:
+    names = _FIELDS[type(error)]
+    fields = {name: getattr(error, name) for name in names}
+    return json.dumps([type(error).__name__, fields, error.stderr_tail]).encode()
+
+
+def _decode_error(data: bytes) -> RunnerError:
+    classes = {kind.__name__: kind for kind in _FIELDS}
+    try:
+        name, fields, tail = json.loads(data)
+        kind: Any = classes[name]
+        made: InvocationError = kind(*(fields[field] for field in _FIELDS[kind]), stderr_tail=str(tail))
+    except (ValueError, KeyError, TypeError) as error:
+        return WorkerLost(f"it told an unreadable result ({error})")
+    return made

@@ -1,0 +1,171 @@
+"""The executor that every engine in worker processes shares: check, compile, cache, run.
+
+An engine's plugin names its engine module, the imports it answers and the features it has been
+found to run correctly; all else is here.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from runner import wasm as wasm_modules
+from runner.contracts import FunctionExecutor, Host
+from runner.errors import InputTooLarge, UnsupportedFeature
+from runner.models import Abi, Function, InvocationContext, InvocationResult
+from runner.workers.artifacts import ArtifactCache
+from runner.workers.compiler import compile_module
+from runner.workers.frames import FrameRun
+from runner.workers.launch import EngineSpec
+from runner.workers.pool import Module, Pool
+from runner.workers.protocol import encode_facts
+from runner.workers.settings import WorkerSettings
+
+TABLE_LIMIT = 100_000
+"""The most elements a table may have: an uncapped `table.grow` aborts the process."""
+MODULES_KEPT = 256
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineTraits:
+    """What an engine's plugin declares about it."""
+
+    signatures: Mapping[tuple[str, str], tuple[tuple[str, ...], tuple[str, ...]]]
+    """Every import it answers: (module, name) to parameters and results."""
+    features: frozenset[str]
+    """The Wasm features it has been found to run correctly; a module with another is refused."""
+    other: str | None = None
+    """The executor to name when a module is refused."""
+
+
+class WorkerExecutor(FunctionExecutor):
+    """Runs functions in the worker processes of one engine."""
+
+    def __init__(self, spec: EngineSpec, traits: EngineTraits, settings: WorkerSettings, host: Host) -> None:
+        self._spec, self._traits, self._settings, self._host = spec, traits, settings, host
+        self._cache = ArtifactCache(host.state_dir / "artifacts", f"{spec.name}-{spec.version}")
+        self._modules: OrderedDict[tuple[str, int], Module] = OrderedDict()
+        self._lock = threading.Lock()
+        self._compiling: dict[tuple[str, int], threading.Lock] = {}
+        allowed = frozenset(filter(None, os.environ.get("RUNNER_ALLOW_MISSING_WALLS", "").split(",")))
+        self._pool = Pool(
+            spec,
+            size=settings.workers or len(os.sched_getaffinity(0)),
+            allow_missing_walls=allowed | frozenset(settings.allow_missing_walls),
+        )
+        self._pool.start()
+
+    def execute_many(
+        self, function: Function, inputs: Iterable[bytes], context: InvocationContext
+    ) -> Iterator[InvocationResult]:
+        """See FunctionExecutor. An input over input_limit_mb is a result with InputTooLarge."""
+        module = self._module(function.wasm_cid, function.memory_limit_mb, self._host.get_wasm_bytes)
+        run = FrameRun(
+            self._pool, module, self._facts(function, context), function.timeout_seconds, self._answerer(context)
+        )
+        return self._guarded(run, inputs)
+
+    def _guarded(self, run: FrameRun, inputs: Iterable[bytes]) -> Iterator[InvocationResult]:
+        limit = self._settings.input_limit_mb * MEBIBYTE
+        source = iter(inputs)
+        refused: InputTooLarge | None = None
+
+        def small_enough() -> Iterator[bytes]:
+            nonlocal refused
+            for data in source:
+                if len(data) > limit:
+                    refused = InputTooLarge(len(data), limit)
+                    return
+                yield data
+
+        # The stream is cut at an input that is too large and goes on behind it, in order.
+        while True:
+            yield from run.run(small_enough())
+            if refused is None:
+                return
+            yield InvocationResult(None, refused)
+            refused = None
+
+    def precompile(self, wasm_cid: str, wasm: bytes, *, memory_limit_mb: int = 64) -> None:
+        """See FunctionExecutor."""
+        self._module(wasm_cid, memory_limit_mb, lambda _: wasm)
+
+    def invalidate(self, wasm_cid: str) -> None:
+        """See FunctionExecutor."""
+        with self._lock:
+            for key in [key for key in self._modules if key[0] == wasm_cid]:
+                del self._modules[key]
+        self._cache.remove(wasm_cid)
+
+    def close(self) -> None:
+        """See FunctionExecutor."""
+        self._pool.close()
+
+    def _facts(self, function: Function, context: InvocationContext) -> bytes:
+        return encode_facts(
+            {
+                "name": function.name,
+                "env_vars": dict(context.env_vars),
+                "secrets": dict(context.secrets),
+                "request_id": context.request_id,
+                "caller_wallet": context.caller_wallet,
+                "timeout_seconds": function.timeout_seconds,
+                "memory_limit_mb": function.memory_limit_mb,
+                "output_limit_bytes": self._settings.output_limit_mb * MEBIBYTE,
+                "log_limit_bytes": self._settings.log_limit_kb * 1024,
+                "host_calls": sorted(self._host.host_calls),
+            }
+        )
+
+    def _answerer(self, context: InvocationContext) -> Callable[[str, Sequence[bytes]], bytes]:
+        calls = self._host.host_calls
+
+        def answer(name: str, arguments: Sequence[bytes]) -> bytes:
+            return calls[name](context, arguments)
+
+        return answer
+
+    def _module(self, wasm_cid: str, memory_limit_mb: int, get_wasm: Callable[[str], bytes]) -> Module:
+        key = (wasm_cid, memory_limit_mb)
+        with self._lock:
+            module = self._modules.get(key)
+            if module is not None:
+                self._modules.move_to_end(key)
+                return module
+            compiling = self._compiling.setdefault(key, threading.Lock())
+        with compiling:  # a second thread that wants the same module waits for the first
+            with self._lock:
+                module = self._modules.get(key)
+            if module is None:
+                module = self._cached(wasm_cid, memory_limit_mb) or self._compiled(
+                    wasm_cid, get_wasm(wasm_cid), memory_limit_mb
+                )
+        with self._lock:
+            self._modules[key] = module
+            self._compiling.pop(key, None)
+            while len(self._modules) > MODULES_KEPT:
+                self._modules.popitem(last=False)
+        return module
+
+    def _cached(self, wasm_cid: str, memory_limit_mb: int) -> Module | None:
+        kept = self._cache.get(wasm_cid, f"{memory_limit_mb}mb")
+        if kept is None:
+            return None
+        abi, _, artifact = kept.partition(b"\n")
+        return Module(f"{wasm_cid}-{memory_limit_mb}", artifact, Abi(abi.decode()))
+
+    def _compiled(self, wasm_cid: str, wasm: bytes, memory_limit_mb: int) -> Module:
+        info = wasm_modules.inspect(wasm)
+        unverified = sorted(info.features - self._traits.features)
+        if unverified:
+            raise UnsupportedFeature(", ".join(unverified), executor=self._spec.name, other=self._traits.other)
+        abi = wasm_modules.entry_point(info)
+        wasm_modules.check_imports(info, self._traits.signatures)
+        capped = wasm_modules.cap(wasm, info, memory_limit_mb=memory_limit_mb, table_limit=TABLE_LIMIT)
+        artifact = compile_module(self._spec, capped, timeout_seconds=self._settings.compile_timeout_seconds)
+        self._cache.put(wasm_cid, f"{memory_limit_mb}mb", abi.value.encode() + b"\n" + artifact)
+        return Module(f"{wasm_cid}-{memory_limit_mb}", artifact, abi)

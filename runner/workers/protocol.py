@@ -1,0 +1,122 @@
+"""The messages between app and worker, over one stream socket.
+
+To the worker: `LOAD` (a module), `DROP` (forget one), `RUN` (a frame of inputs), `CONTINUE` (the
+area is free again), `ANSWER` (to an `ASK`). From it: `DONE` (the frame is through), `FULL` (copy the
+area out), `ASK` (a host call for the app). A message is a head (kind, size) and its body; numbers
+are little-endian. Both ends are of one version: the app starts the worker from its own files.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+LOAD, DROP, RUN, CONTINUE, ANSWER, DONE, FULL, ASK = range(1, 9)
+
+HEAD = struct.Struct("<IQ")
+_RUN_HEAD = struct.Struct("<IIII")  # module, size of facts, inputs, the most bytes of an input's length
+RECEIVE_BYTES = 1 << 18
+
+
+class ConnectionClosed(Exception):
+    """The other end is gone."""
+
+
+def message(kind: int, *body: bytes) -> bytes:
+    """One whole message."""
+    return b"".join((HEAD.pack(kind, sum(map(len, body))), *body))
+
+
+class Inbox:
+    """Reads whole messages from a blocking socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._bytes = b""
+
+    def receive(self) -> tuple[int, bytes]:
+        """The next message; raises ConnectionClosed at the end of the stream."""
+        while len(self._bytes) < HEAD.size:
+            self._more()
+        kind, size = HEAD.unpack_from(self._bytes)
+        end = HEAD.size + size
+        if len(self._bytes) < end:
+            self._fill(end)
+        body = self._bytes[HEAD.size : end]
+        self._bytes = self._bytes[end:]
+        return kind, body
+
+    def pending(self) -> bool:
+        """Whether bytes are here that `receive` has not returned yet."""
+        return bool(self._bytes)
+
+    def _more(self) -> None:
+        piece = self._sock.recv(RECEIVE_BYTES)
+        if not piece:
+            raise ConnectionClosed
+        self._bytes += piece
+
+    def _fill(self, size: int) -> None:
+        whole = bytearray(size)
+        have = len(self._bytes)
+        whole[:have] = self._bytes
+        view = memoryview(whole)
+        while have < size:
+            count = self._sock.recv_into(view[have:])
+            if not count:
+                raise ConnectionClosed
+            have += count
+        self._bytes = bytes(whole)
+
+
+def encode_facts(facts: Mapping[str, Any]) -> bytes:
+    """The facts of a frame, equal for all its inputs; equal facts give equal bytes."""
+    return json.dumps(facts, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def run_message(module: int, facts: bytes, inputs: Sequence[bytes]) -> bytes:
+    """A frame: `module` is the number that LOAD gave it."""
+    count = len(inputs)
+    sizes = struct.pack(f"<{count}Q", *map(len, inputs))
+    return message(RUN, _RUN_HEAD.pack(module, len(facts), count, 0), facts, sizes, *inputs)
+
+
+def parse_run(body: bytes) -> tuple[int, bytes, tuple[int, ...], int]:
+    """Module, facts, the inputs' sizes, and where the first input begins in `body`."""
+    module, facts_size, count, _ = _RUN_HEAD.unpack_from(body)
+    start = _RUN_HEAD.size
+    facts = body[start : start + facts_size]
+    sizes = struct.unpack_from(f"<{count}Q", body, start + facts_size)
+    return module, facts, sizes, start + facts_size + 8 * count
+
+
+_ASK_HEAD = struct.Struct("<I")
+
+
+def encode_ask(name: str, arguments: Sequence[bytes]) -> bytes:
+    """A host call: its name and arguments, each with its size in front."""
+    parts: list[bytes] = []
+    for part in (name.encode(), *arguments):
+        parts += (_ASK_HEAD.pack(len(part)), part)
+    return b"".join(parts)
+
+
+def parse_ask(body: bytes) -> tuple[str, list[bytes]]:
+    """Name and arguments of a host call; raises ValueError when the sizes lie."""
+    parts: list[bytes] = []
+    position = 0
+    while position < len(body):
+        if position + 4 > len(body):
+            raise ValueError("a host call is cut short")
+        (size,) = _ASK_HEAD.unpack_from(body, position)
+        position += 4
+        if position + size > len(body):
+            raise ValueError("a host call is cut short")
+        parts.append(body[position : position + size])
+        position += size
+    if not parts:
+        raise ValueError("a host call has no name")
+    return parts[0].decode("utf-8", "replace"), parts[1:]

@@ -1,0 +1,84 @@
+"""The zygote: a process that imports an engine once, raises the walls and forks workers from itself.
+
+It has one thread, no file system and no network when it forks. The app talks to it over a
+SEQPACKET socket: `F` with two descriptors (the worker's socket, its result area) forks a worker and
+answers its pid; `R` with a pid waits for that worker and answers its wait status. When the app
+ends, however it ends, the socket closes, the zygote exits, and the kernel kills its workers.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable, Sequence
+
+from runner.workers import walls
+from runner.workers.engine import Engine, import_engine
+from runner.workers.worker import LOST_STATUS, Worker
+
+FORK, REAP = b"F", b"R"
+PID = struct.Struct("<i")
+
+
+def main(argv: Sequence[str]) -> None:
+    """`argv`: the engine's import path, the control socket's descriptor, walls allowed to be missing."""
+    engine_path, descriptor, allowed = argv[0], int(argv[1]), frozenset(filter(None, argv[2].split(",")))
+    control = socket.socket(fileno=descriptor)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setsid()
+    engine = import_engine(engine_path)
+    engine.warm_up()
+    last, missing = walls.prepare_last()
+    walls.close_all_but(frozenset({descriptor}))
+    missing = walls.raise_shared() | missing
+    refused = sorted(set(missing) - allowed)
+    control.send(json.dumps({"missing": missing, "refused": refused, "python": sys.version.split()[0]}).encode())
+    if refused:
+        return
+    gc.collect()
+    gc.freeze()  # pages that are never written again stay shared with every worker
+    _serve(control, engine, last)
+
+
+def _serve(control: socket.socket, engine: Engine, last: Callable[[], None]) -> None:
+    while True:
+        request, descriptors, _, _ = socket.recv_fds(control, 64, 2)
+        if not request:
+            return
+        if request[:1] == FORK:
+            pid = os.fork()
+            if pid == 0:
+                _become_worker(control, engine, last, *descriptors)
+            for received in descriptors:
+                os.close(received)
+            control.send(PID.pack(pid))
+        else:
+            control.send(PID.pack(_reap(*PID.unpack(request[1:]))))
+
+
+def _reap(pid: int) -> int:
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return 0
+
+
+def _become_worker(control: socket.socket, engine: Engine, last: Callable[[], None], sock: int, area: int) -> None:
+    try:
+        control.close()
+        walls.die_with_parent()
+        if os.getppid() == 1:
+            os._exit(0)
+        walls.make_undumpable()
+        engine.start()
+        last()
+        Worker(engine, socket.socket(fileno=sock), area).serve()
+        os._exit(0)
+    except BaseException as error:
+        os.write(2, f"worker: {type(error).__name__}: {error}\n".encode())
+        os._exit(LOST_STATUS)
