@@ -1,0 +1,54 @@
+"""What Wasmer says when a guest traps, and the stable names that `Trapped.trap` has for it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from runner.errors import Trapped
+
+MESSAGE_LIMIT: Final = 4096
+"""Characters kept of an engine's message: that of a stack overflow names every frame, megabytes."""
+NAME_LIMIT: Final = 120
+"""Characters kept of one function's name, which is the module's own text."""
+
+_PREFIX: Final = "RuntimeError: "
+# Wasmer's words for each of its trap codes (wasmer-vm 2.1, `TrapCode::message`).
+KINDS: Final = {
+    "unreachable": "unreachable",
+    "integer divide by zero": "integer_divide_by_zero",
+    "integer overflow": "integer_overflow",
+    "invalid conversion to integer": "bad_conversion",
+    "out of bounds memory access": "out_of_bounds_memory",
+    "undefined element: out of bounds table access": "out_of_bounds_table",
+    "out of bounds table access": "out_of_bounds_table",
+    "out of bounds": "out_of_bounds_table",
+    "uninitialized element": "indirect_call_to_null",
+    "indirect call type mismatch": "indirect_call_type_mismatch",
+    "call stack exhausted": "stack_overflow",
+    "misaligned heap": "unaligned_atomic",
+    "unaligned atomic access": "unaligned_atomic",
+}
+"""Wasmer's message to our name of the trap; every engine maps to the same names."""
+
+_FRAME: Final = re.compile(r"^ {4}at (.+) \(.*\[(\d+)\]:0x[0-9a-f]+\)$", re.MULTILINE)
+
+
+def trapped(message: str, *, stderr_tail: str = "") -> Trapped | None:
+    """The error for a message of Wasmer's; None when it tells of no trap.
+
+    A function without a name is shown by its index, as `func[3]`.
+    """
+    text = message[:MESSAGE_LIMIT].removeprefix(_PREFIX)
+    reason, _, frames = text.partition("\n")
+    kind = KINDS.get(reason)
+    if kind is None:
+        return None
+    functions = [_function(name, index) for name, index in _FRAME.findall(frames)]
+    return Trapped(kind, reason, functions=functions, stderr_tail=stderr_tail)
+
+
+def _function(name: str, index: str) -> str:
+    if name == "<unnamed>":
+        return f"func[{index}]"
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name[:NAME_LIMIT])
