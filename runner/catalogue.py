@@ -1,0 +1,168 @@
+"""What plugins provide, as jobs.yaml names it: look-up by kind and name, with settings checked and built.
+
+A name that nobody provides is a located problem that names the plugin to install. How plugins are
+found and loaded is in runner.plugins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any, Protocol
+
+from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Provider
+from runner.jobskeys import AUTO_EXECUTOR
+from runner.kinds import INVALID, Reader, is_x
+from runner.schema import read_given
+from runner.yamlnodes import Entries, Node, Scalar, join
+
+FIRST_PARTY: Mapping[str, Mapping[str, str]] = {
+    "registry": {"sqlite": "runner_sqlite", "postgres": "runner_postgres"},
+    "executor": {"wasmer": "runner_wasmer", "wasmtime": "runner_wasmtime", "dask": "runner_dask"},
+    "trigger": {
+        **dict.fromkeys(("cron", "interval", "timer", "job"), "runner_apscheduler"),
+        **dict.fromkeys(("http", "websocket"), "runner_http"),
+        "database": "runner_database",
+        "pubsub": "runner_pubsub",
+    },
+    "builder": dict.fromkeys((".c", ".cpp", ".zig", ".wat"), "runner_builders"),
+    "key": {"steps": "runner_pipeline", "batch": "runner_files"},
+}
+"""Which plugin of this project provides a name, for those who do not have it installed."""
+
+
+class Catalogue(Protocol):
+    """Every provider of the plugins that are loaded, by kind and name."""
+
+    @property
+    def registries(self) -> Mapping[str, Provider[FunctionRegistry]]: ...
+
+    @property
+    def executors(self) -> Mapping[str, Provider[FunctionExecutor]]: ...
+
+    @property
+    def builders(self) -> Mapping[str, Provider[Builder]]: ...
+
+    @property
+    def triggers(self) -> Mapping[str, Provider[Any]]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """A provider's name and its settings: an instance of the provider's class, None if it has none."""
+
+    name: str
+    settings: Any = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TriggerConfig:
+    """What starts a job: a kind that a plugin provides, and its settings."""
+
+    kind: str
+    settings: Any
+    """An instance of the provider's settings class; None if it has none."""
+    line: int
+    """Where it stands in jobs.yaml."""
+
+
+class Lookup:
+    """Finds what a node of jobs.yaml names in a catalogue; problems go to the reader."""
+
+    def __init__(self, catalogue: Catalogue, reader: Reader) -> None:
+        self._catalogue, self._reader = catalogue, reader
+
+    def registry(self, node: Node, where: str) -> Any:
+        """A Choice of a registry, or INVALID."""
+        return self._choice("registry", self._catalogue.registries, node, where)
+
+    def executor(self, node: Node, where: str) -> Any:
+        """A Choice of an executor, or INVALID. `auto` needs no provider and takes no settings."""
+        if isinstance(node, Scalar) and node.value == AUTO_EXECUTOR:
+            return Choice(name=AUTO_EXECUTOR)
+        return self._choice("executor", self._catalogue.executors, node, where, extra=(AUTO_EXECUTOR,))
+
+    def trigger(self, node: Node, where: str) -> Any:
+        """A TriggerConfig, or INVALID."""
+        entry = self._only_entry(node)
+        if entry is None:
+            expected = "a mapping with one key, the kind of trigger"
+            return self._reader.mismatch(node, where, expected, hint=_as_trigger(node))
+        kind, settings = entry
+        provider = self._provider("trigger", self._catalogue.triggers, kind, join(where, kind.value))
+        if provider is INVALID:
+            return INVALID
+        built = self._settings("trigger", provider, settings, join(where, kind.value))
+        return built if built is INVALID else TriggerConfig(kind=provider.name, settings=built, line=kind.line)
+
+    def unprovided(self, node: Node, where: str) -> Any:
+        """`steps` or `batch`, which no plugin can provide yet; always INVALID."""
+        key = where.rpartition(".")[2]
+        plugin = FIRST_PARTY["key"][key]
+        return self._reader.report(node, where, f"no installed plugin provides {key!r}; it comes with plugin {plugin}")
+
+    def check_source(self, path: PurePath, node: Node, where: str) -> None:
+        """Report a source file that no builder takes."""
+        known = {suffix for name in self._catalogue.builders for suffix in name.split(",")}
+        if path.suffix not in known:
+            hint = self._whose("builder", path.suffix, known)
+            message = f"no installed plugin builds {path.suffix or 'a file without an ending'!r}{hint}"
+            self._reader.report(node, where, message)
+
+    def _choice(
+        self, kind: str, providers: Mapping[str, Provider[Any]], node: Node, where: str, extra: tuple[str, ...] = ()
+    ) -> Any:
+        name, settings = node, None
+        if isinstance(node, Entries):
+            name, settings = self._only_entry(node) or (node, None)
+        if not isinstance(name, Scalar):
+            article = "an" if kind[0] in "aeiou" else "a"
+            return self._reader.mismatch(node, where, f"{article} {kind}'s name, or a mapping from it to its settings")
+        place = where if settings is None else join(where, name.value)
+        provider = self._provider(kind, providers, name, place, extra)
+        if provider is INVALID:
+            return INVALID
+        built = self._settings(kind, provider, settings or Entries(name.line, name.column, []), place)
+        return built if built is INVALID else Choice(name=provider.name, settings=built)
+
+    @staticmethod
+    def _only_entry(node: Node) -> tuple[Scalar, Node] | None:
+        entries = [entry for entry in node.entries if not is_x(entry[0])] if isinstance(node, Entries) else []
+        return entries[0] if len(entries) == 1 else None
+
+    def _provider(
+        self, kind: str, providers: Mapping[str, Provider[Any]], name: Scalar, where: str, extra: tuple[str, ...] = ()
+    ) -> Any:
+        if not isinstance(name.value, str):
+            return self._reader.mismatch(name, where, f"the name of a {kind}")
+        if name.value in providers:
+            return providers[name.value]
+        if name.value in extra:
+            return self._reader.report(name, where, f"{kind} {name.value!r} takes no settings")
+        hint = self._whose(kind, name.value, [*providers, *extra])
+        return self._reader.report(name, where, f"no installed plugin provides {kind} {name.value[:64]!r}{hint}")
+
+    def _whose(self, kind: str, name: str, known: Any) -> str:
+        plugin = FIRST_PARTY[kind].get(name)
+        if plugin:
+            return f"; it comes with plugin {plugin}"
+        return self._reader.guess(name, known) or "; `runner plugins list` shows what is installed"
+
+    def _settings(self, kind: str, provider: Provider[Any], node: Node, where: str) -> Any:
+        nothing = isinstance(node, Scalar) and node.value is None
+        entries = Entries(node.line, node.column, []) if nothing else node
+        if provider.settings is not None:
+            given = read_given(self._reader, entries, provider.settings, where)
+            return given if given is INVALID else given.build()
+        if isinstance(entries, Entries) and all(is_x(key) for key, _ in entries.entries):
+            return None
+        return self._reader.report(node, where, f"{kind} {provider.name!r} takes no settings")
+
+
+def _as_trigger(node: Node) -> str:
+    if isinstance(node, Scalar) and isinstance(node.value, str):
+        return f"; write `{node.value[:64]}: {{...}}`"
+    if isinstance(node, Entries) and len(node.entries) > 1:
+        return f" with {len(node.entries)} keys; begin each kind with its own `-` and indent its settings"
+    return ""
