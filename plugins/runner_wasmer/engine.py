@@ -202,7 +202,7 @@ class ReactorModule(_Module):
             raise InvalidModule("the module is no reactor: it exports neither `malloc` nor `alloc` (i32) -> i32")
         self._allocator = found[0]
         self._initializes = is_function(exports.get("_initialize"), [], [])
-        self._wasi.log_stdout = True
+        self._wasi.log_output()
 
     def stdin(self, input: bytes) -> bytes:  # noqa: ARG002
         return b""

@@ -95,6 +95,7 @@ class Wasi(Streams):
         return [] if self.call is None else _c_strings(map("=".join, self.call.env_vars.items()))
 
     def _put_sizes(self, strings: list[bytes], count: int, size: int) -> int:
+        self.at(size, 4)  # refuse before anything is stored
         self.put_u32(count, len(strings))
         self.put_u32(size, sum(map(len, strings)))
         return SUCCESS

@@ -48,42 +48,52 @@ STANDARD_STREAMS: Final[Mapping[int, Descriptor]] = {
 }
 """The table that every invocation starts with. Never changed in place."""
 
-_NO_INPUT: Final = memoryview(b"")
+_NO_STREAM: Final = -1
+
+_load_iovec = IOVEC.unpack_from
+_store_u32 = abi.U32.pack_into
 
 
 class Streams(GuestMemory):
     """The `fd_*` functions over the streams of one invocation.
 
     `call` is the invocation that runs, None between two; `output` is what it wrote to standard
-    output. With `log_stdout` standard output is no result but lines for the log.
+    output. After `log_output` standard output is no result but lines for the log.
     """
 
-    __slots__ = ("_input", "_position", "call", "descriptors", "log_stdout", "output")
+    __slots__ = ("_input", "_output_limit", "_position", "_result", "call", "descriptors", "output")
 
     def __init__(self) -> None:
         super().__init__()
         self.call: Call | None = None
         self.descriptors = STANDARD_STREAMS
-        self.log_stdout = False
         self.output = bytearray()
-        self._input = _NO_INPUT
+        self._result = STDOUT
+        self._output_limit = 0
+        self._input: bytes | memoryview = b""
         self._position = 0
+
+    def log_output(self) -> None:
+        """Take standard output for lines of the log from now on."""
+        self._result = _NO_STREAM
 
     def open_streams(self, call: Call, stdin: bytes) -> None:
         """Start with the standard streams, untouched."""
         self.call = call
         self.descriptors = STANDARD_STREAMS
         self.output = bytearray()
-        self._input = memoryview(stdin)
+        self._output_limit = call.output_limit_bytes
+        # Slices of a small input are cheaper copied, those of a large one looked at.
+        self._input = stdin if len(stdin) < _CHUNK_BYTES else memoryview(stdin)
         self._position = 0
 
     def close_streams(self) -> None:
         """Log an unfinished line and forget input and output."""
-        if self.log_stdout and self.output and self.call is not None:
+        if self._result == _NO_STREAM and self.output and self.call is not None:
             self.call.logs.log(LogLevel.INFO, bytes(self.output))
         self.call = None
         self.output = bytearray()
-        self._input = _NO_INPUT
+        self._input = b""
 
     @property
     def unread(self) -> int:
@@ -96,6 +106,40 @@ class Streams(GuestMemory):
             return BADF
         if not descriptor.rights & _READ:
             return NOTCAPABLE
+        view, size = self.view, self.size
+        iovs, read = iovs & U32_MAX, read & U32_MAX
+        if count == 1 and iovs + 8 <= size and read + 4 <= size:
+            address, length = _load_iovec(view, iovs)
+            if address + length <= size:
+                position = self._position
+                piece = self._input[position : position + length]
+                length = len(piece)
+                view[address : address + length] = piece
+                self._position = position + length
+                _store_u32(view, read, length)
+                return SUCCESS
+        return self._read_vectors(iovs, count, read)
+
+    def fd_write(self, fd: int, iovs: int, count: int, written: int) -> int:
+        descriptor = self.descriptors.get(fd)
+        if descriptor is None:
+            return BADF
+        if not descriptor.rights & _WRITE:
+            return NOTCAPABLE
+        view, size = self.view, self.size
+        iovs, written = iovs & U32_MAX, written & U32_MAX
+        if count == 1 and descriptor.stream == self._result and iovs + 8 <= size and written + 4 <= size:
+            address, length = _load_iovec(view, iovs)
+            if address + length <= size and len(self.output) + length <= self._output_limit:
+                self.output += view[address : address + length]
+                _store_u32(view, written, length)
+                return SUCCESS
+        return self._write_vectors(descriptor.stream, iovs, count, written)
+
+    # The two above know one iovec within the memory as last seen, which is nearly every call; the
+    # two below know everything.
+
+    def _read_vectors(self, iovs: int, count: int, read: int) -> int:
         result = self.at(read, 4)
         vectors, wanted = self._vectors(iovs, count)
         if wanted > U32_MAX:
@@ -109,26 +153,21 @@ class Streams(GuestMemory):
             view[address : address + length] = source[position : position + length]
             position += length
         self._position = end
-        abi.U32.pack_into(view, result, end - begin)
+        _store_u32(view, result, end - begin)
         return SUCCESS
 
-    def fd_write(self, fd: int, iovs: int, count: int, written: int) -> int:
-        descriptor = self.descriptors.get(fd)
-        if descriptor is None:
-            return BADF
-        if not descriptor.rights & _WRITE:
-            return NOTCAPABLE
+    def _write_vectors(self, stream: int, iovs: int, count: int, written: int) -> int:
         result = self.at(written, 4)
         vectors, total = self._vectors(iovs, count)
         if total > U32_MAX:
             return INVAL
-        if descriptor.stream == STDERR:
+        if stream == STDERR:
             self._write_stderr(vectors)
-        elif self.log_stdout:
-            self._log_stdout(vectors)
-        else:
+        elif stream == self._result:
             self._write_output(vectors, total)
-        abi.U32.pack_into(self.view, result, total)
+        else:
+            self._log_stdout(vectors)
+        _store_u32(self.view, result, total)
         return SUCCESS
 
     def _vectors(self, pointer: int, count: int) -> tuple[bytes, int]:
@@ -148,9 +187,9 @@ class Streams(GuestMemory):
         return vectors, total
 
     def _write_output(self, vectors: bytes, total: int) -> None:
-        output, view, call = self.output, self.view, self.call
-        if call is not None and len(output) + total > call.output_limit_bytes:
-            raise OutputTooLarge(call.output_limit_bytes, stderr_tail=call.logs.tail)
+        output, view = self.output, self.view
+        if len(output) + total > self._output_limit:
+            raise OutputTooLarge(self._output_limit)
         for address, length in IOVEC.iter_unpack(vectors):
             output += view[address : address + length]
 
