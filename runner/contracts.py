@@ -41,7 +41,7 @@ class Host:
     """The registry's look-up of a module by its wasm_cid."""
     host_calls: Mapping[str, Callable[[InvocationContext, Sequence[bytes]], bytes]] = field(default_factory=dict)
     """Host functions that are answered by the app and not in the worker, by name."""
-    notify: Callable[[str], None] = lambda message: None
+    notify: Callable[[str], None] = lambda _: None
     """Tells the user one sentence, once (on stderr, for the command line)."""
 
 
@@ -66,13 +66,18 @@ class Provider(Generic[T]):
     the loader; a field's `metadata={"doc": ...}` is its description. None: no settings."""
     available: Callable[[], Availability] = always_available
     """Whether it can work here. Must not raise and must not take long."""
+    install: Callable[[Callable[[str], None]], None] | None = None
+    """Brings what `available` misses, unless it is here already. Takes a function that tells the user
+    how it goes; may need the network and minutes; raises NotAvailable. None: nothing to install."""
 
 
 class FunctionRegistry(ABC):
     """Keeps functions, every version of them, their modules and their logs."""
 
     @abstractmethod
-    def register(self, definition: FunctionDefinition, wasm: bytes, *, source_cid: str | None = None) -> Function | None:
+    def register(
+        self, definition: FunctionDefinition, wasm: bytes, *, source_cid: str | None = None
+    ) -> Function | None:
         """Make `definition` with these module bytes the newest version.
 
         Atomic: after a failure nothing has changed. The same bytes and settings as the newest
@@ -152,6 +157,12 @@ class FunctionExecutor(ABC):
     @abstractmethod
     def invalidate(self, wasm_cid: str) -> None:
         """Forget everything compiled from this module, in memory and on disk."""
+
+    def walls(self) -> Mapping[str, str]:
+        """Every wall between a guest and the machine, in the order in which they rise: '' for one that
+        stands, else why it cannot here. Empty for an executor that has nothing to tell. Raises
+        EngineUnavailable when the engine does not start."""
+        return {}
 
     @abstractmethod
     def close(self) -> None:
