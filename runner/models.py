@@ -30,6 +30,13 @@ class TriggerType(str, Enum):
     JOB = "job"  # the queue, the command line or another job
 
 
+class Abi(str, Enum):
+    """How a module is called; read from its exports."""
+
+    COMMAND = "command"  # a WASI preview 1 command: `_start`, stdin, stdout
+    REACTOR = "reactor"  # `handle(ptr, len) -> i64` over an exported memory and allocator
+
+
 class FunctionStatus(str, Enum):
     """Whether a version of a function may be run."""
 
