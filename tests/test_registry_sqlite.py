@@ -161,8 +161,10 @@ def test_a_kill_while_registering_leaves_no_half_function(tmp_path: Path) -> Non
         acknowledged.append(int(process.stdout.readline()))
         time.sleep(chance.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
-        acknowledged += [int(line) for line in process.communicate(timeout=60)[0].splitlines()]
-        assert process.returncode == -signal.SIGKILL
+        acknowledged += [int(line) for line in process.stdout]
+        process.stdin.close()
+        process.stdout.close()
+        assert process.wait(timeout=60) == -signal.SIGKILL
         stored = stored_modules(path)
         # At most the one that was being written may be there without having been acknowledged.
         extra = set(stored) - set(acknowledged)

@@ -33,6 +33,8 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except UnicodeEncodeError as error:
         raise InvalidInput(f"{error.object!r} is no text that can be stored: it has lone surrogates") from error
+    except UnicodeDecodeError as error:  # also from SQLite's messages, where they quote what is damaged
+        raise damaged(path, error) from error
     except (OverflowError, sqlite3.DataError) as error:
         raise InvalidInput(f"a value is too large for the store {path}: {error}") from error
     except sqlite3.Error as error:

@@ -108,6 +108,7 @@ class SqliteRegistry(FunctionRegistry):
     def list(self, namespace: str) -> Sequence[Function]:
         """See FunctionRegistry.list."""
         with self._store.read() as connection:
+            # Beside MAX() SQLite takes the other columns from the row of the maximum.
             rows = connection.execute(
                 f"SELECT {', '.join(_COLUMNS)}, MAX(version) FROM functions "
                 "WHERE namespace = ? AND status = 'active' GROUP BY name ORDER BY name",
