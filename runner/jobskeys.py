@@ -199,9 +199,9 @@ class JobKeys:
         default=None, metadata=_doc("The function that runs.", called=("function", "fn", "call"), example="clean")
     )
     steps: Steps = field(
-        default=None, metadata=_doc("A pipeline of functions; a plugin provides it.", called=("pipeline",))
+        default=None, metadata=_doc("A pipeline of functions; needs plugin runner_pipeline.", called=("pipeline",))
     )
-    batch: Batch = field(default=None, metadata=_doc("A function over many records; a plugin provides it."))
+    batch: Batch = field(default=None, metadata=_doc("A function over many records; needs plugin runner_files."))
     description: str | None = field(default=None, metadata=_doc("What it is for, for listings."))
     input: str | InputKeys | None = field(
         default=None,
@@ -223,7 +223,7 @@ class JobKeys:
     triggers: tuple[Trigger, ...] = field(
         default=(),
         metadata=_doc(
-            "What starts it: a list of mappings with one key each, the kind of trigger. `runner run` starts it anyway.",
+            "What starts it: a list of mappings with one key each, the kind of trigger. `runner run NAME` starts it whatever they say.",
             called=("on", "trigger", "schedule", "when", "cron"),
             example='[{cron: {schedule: "15 2 * * *"}}]',
         ),

@@ -134,7 +134,7 @@ def decode(data: bytes, report: Report) -> str | None:
         # With a byte order mark the codec counts from behind it.
         start = error.start + (len(data) - len(error.object))
         head = data[:start]
-        column = len(head[head.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
+        column = len(head[head.rfind(b"\n") + 1 :].decode("utf-8-sig", "replace")) + 1
         message = f"the file is not UTF-8: byte 0x{data[start]:02x} cannot be there; save it as UTF-8"
         report(head.count(b"\n") + 1, column, "", message)
         return None
