@@ -173,15 +173,18 @@ _match_plain = _plain_instructions()
 
 def walk_body(reader: Reader) -> None:
     """Walk the instructions of a function body, from the reader's position to its end."""
-    data, end, position = reader.data, reader.end, reader.position
-    if position == end or data[end - 1] != END:
-        raise invalid(f"{reader.what} does not close with `end`", end)
+    data, position = reader.data, reader.position
+    last = reader.end - 1
+    if position > last or data[last] != END:
+        raise invalid(f"{reader.what} does not close with `end`", reader.end)
+    reader.end = last  # no other instruction may reach into the closing one
     while True:
-        match = _match_plain(data, position, end)
+        match = _match_plain(data, position, last)
         if match is not None:  # it always is: no instruction at all is a match too
             position = match.end()
         reader.position = position
-        if position == end:
+        if position == last:
+            reader.end = reader.position = last + 1
             return
         step(reader)
         position = reader.position

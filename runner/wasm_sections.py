@@ -19,7 +19,9 @@ HEADER_BYTES = 8
 
 _MAX_PAGES = 65_536
 _FUNCTION_NAMES = 1  # the subsection of the name section
-_MAX_LOCALS = 50_000  # the limit of every engine (JavaScript embedding, implementation limits)
+# What engines take at the most (JavaScript embedding, implementation limits).
+_MAX_TABLES = 100  # and as many memories
+_MAX_LOCALS = 50_000
 
 _FUNCTION, _STRUCT, _ARRAY, _CONTINUATION = 0x60, 0x5F, 0x5E, 0x5D
 _SUB, _SUB_FINAL, _GROUP = 0x50, 0x4F, 0x4E
@@ -148,9 +150,14 @@ class _Loader:
 
     def _table(self, reader: Reader, *, imported: bool) -> None:
         reader.element_type()
-        self.tables.append(reader.limits(imported=imported))
-        if len(self.tables) > 1:
-            self.features.add("reference-types")
+        self._add(self.tables, reader.limits(imported=imported), "tables", "reference-types")
+
+    def _add(self, space: list[Limits], limits: Limits, what: str, several: str) -> None:
+        space.append(limits)
+        if len(space) > 1:
+            self.features.add(several)
+        if len(space) > _MAX_TABLES:
+            raise invalid(f"more than {_MAX_TABLES} {what}", limits.span[0], "no engine takes that many")
 
     def read_memories(self, reader: Reader) -> None:
         for _ in range(reader.count("memories")):
@@ -161,9 +168,7 @@ class _Loader:
         most = max(limits.minimum, limits.maximum or 0)
         if most > _MAX_PAGES and not limits.is64 and not limits.custom_page_size:
             raise invalid(f"a memory of {most:,} pages; the most is {_MAX_PAGES:,}", limits.span[0])
-        self.memories.append(limits)
-        if len(self.memories) > 1:
-            self.features.add("multi-memory")
+        self._add(self.memories, limits, "memories", "multi-memory")
 
     def read_tags(self, reader: Reader) -> None:
         for _ in range(reader.count("tags")):
