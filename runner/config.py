@@ -18,9 +18,9 @@ from types import MappingProxyType
 from typing import Any
 
 from runner.catalogue import Catalogue, Choice, Lookup, TriggerConfig
-from runner.errors import ConfigError, FileUnavailable, NotAvailable
+from runner.errors import ConfigError, FileUnavailable, NotAvailable, Problem
 from runner.jobskeys import AUTO_EXECUTOR, DEFAULT_REGISTRY, FileKeys, FunctionKeys, InputKeys, JobKeys, SecretKeys
-from runner.kinds import INVALID, PathKind, Reader, is_x
+from runner.kinds import INVALID, MAX_PROBLEMS, PathKind, Reader, TooManyProblemsError, is_x
 from runner.models import FunctionDefinition
 from runner.schema import Given, read_given
 from runner.yamlnodes import MAX_BYTES, Entries, Items, Node, Scalar, decode, join, parse, shorten
@@ -144,12 +144,17 @@ class Config:
 def load(path: Path | str, catalogue: Catalogue) -> Config:
     """Read and check a jobs.yaml.
 
-    Raises ConfigError with every problem, in the order of the file, and FileUnavailable when it
-    cannot be read. Providers are asked for nothing but their settings class; none is created.
+    Raises ConfigError with every problem (up to MAX_PROBLEMS), in the order of the file, and
+    FileUnavailable when it cannot be read. Providers are asked for nothing but their settings class; none is created.
     """
     path = Path(path)
     reader = Reader(str(path))
-    config = _Loader(path, catalogue, reader).load(_read(path))
+    config = None
+    try:
+        config = _Loader(path, catalogue, reader).load(_read(path))
+    except TooManyProblemsError:
+        message = f"more than {MAX_PROBLEMS:,} problems; looking for more was given up"
+        reader.problems[-1] = Problem(file=reader.file, line=0, column=0, where="", message=message)
     problems = reader.finish()
     if problems:
         raise ConfigError(problems)

@@ -19,6 +19,13 @@ from typing import Any
 from runner.errors import Problem
 from runner.yamlnodes import Entries, Items, Node, Scalar, join, resolve, shorten
 
+MAX_PROBLEMS = 10_000
+"""How many problems of one file are collected."""
+
+
+class TooManyProblemsError(Exception):
+    """A file has so many problems that looking for more helps nobody; never leaves `load`."""
+
 
 class _Invalid(Enum):
     INVALID = 0
@@ -92,8 +99,11 @@ class Reader:
         return INVALID
 
     def report_at(self, line: int, column: int, where: str, message: str) -> None:
-        """Note a problem at a place counted from 1; 0 and 0 is the file as a whole."""
+        """Note a problem at a place counted from 1; 0 and 0 is the file as a whole.
+        Raises TooManyProblemsError after MAX_PROBLEMS."""
         self.problems.append(Problem(file=self.file, line=line, column=column, where=where, message=message))
+        if len(self.problems) > MAX_PROBLEMS:
+            raise TooManyProblemsError
 
     def mismatch(self, at: Node, where: str, expected: str, *, hint: str = "", hidden: bool = False) -> Any:
         """Note that something else was expected at a node; returns INVALID."""

@@ -341,17 +341,17 @@ class _Composer:
             raise _UnreadableError
 
     def _finish_entry(self, level: _OpenEntries, key: Scalar, node: Node) -> None:
-        level.key = None
         identity = (type(key.value), key.value)
         if identity in level.seen:
             first = level.seen[identity]
             self._problem(key, f"duplicate key {shorten(key.value)}; it stands in line {first} already")
-            return
-        level.seen[identity] = key.line
-        if key.value == "<<" and key.plain:
-            level.merged = node
         else:
-            level.node.entries.append((key, node))
+            level.seen[identity] = key.line
+            if key.value == "<<" and key.plain:
+                level.merged = node
+            else:
+                level.node.entries.append((key, node))
+        level.key = None
 
     def _merge(self, level: _OpenEntries, source: Node) -> None:
         """Take over the entries of `<<`: the mapping's own win, then those of the earlier mapping of a

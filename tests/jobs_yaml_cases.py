@@ -101,7 +101,7 @@ REFUSED = {
     "- a": "jobs.yaml:1:1: expected a mapping that begins with `version: 1`, got a list",
     "hello": "jobs.yaml:1:1: expected a mapping that begins with `version: 1`, got 'hello'",
     "a: [": "jobs.yaml:2:1: not valid YAML",
-    "version: 1\nversion: 1": "jobs.yaml:2:1: duplicate key 'version'; it stands in line 1 already",
+    "version: 1\nversion: 1": "jobs.yaml:2:1 version: duplicate key 'version'; it stands in line 1 already",
     # keys
     "namespace: a": "jobs.yaml:1:1: 'version' is required: 1",
     "version: 2": "jobs.yaml:1:10 version: expected 1, got 2",

@@ -302,6 +302,13 @@ def test_a_large_file_loads(loaded: Load) -> None:
     assert time.perf_counter() - begin < 10
 
 
+def test_a_file_of_nothing_but_problems_is_given_up(problems: Callable[[str], list[str]]) -> None:
+    found = problems("version: 1\njobs: {" + "a, " * 100_000 + "}")
+    assert len(found) == 10_001
+    assert found[0] == "jobs.yaml: more than 10,000 problems; looking for more was given up"
+    assert found[-1].startswith("jobs.yaml:2:30008 jobs.a: duplicate key 'a'")
+
+
 def test_a_large_file_of_wrong_names_is_refused_as_fast(problems: Callable[[str], list[str]]) -> None:
     begin = time.perf_counter()
     assert len(problems(many(2_000, 2_000).replace("run: f", "run: g"))) == 2_000

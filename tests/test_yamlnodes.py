@@ -98,9 +98,9 @@ def test_trees(parser: str, text: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "column", "where", "words"),
     [
-        ("a: 1\nb: 2\na: 3", 3, 1, "", "duplicate key 'a'; it stands in line 1"),
-        ("f:\n  g:\n    - {x: 1, x: 2}", 3, 14, "f.g[0]", "duplicate key 'x'"),
-        ("1: a\n0x1: b", 2, 1, "", "duplicate key 1"),
+        ("a: 1\nb: 2\na: 3", 3, 1, "a", "duplicate key 'a'; it stands in line 1"),
+        ("f:\n  g:\n    - {x: 1, x: 2}", 3, 14, "f.g[0].x", "duplicate key 'x'"),
+        ("1: a\n0x1: b", 2, 1, "[1]", "duplicate key 1"),
         ("a: !!int x", 1, 4, "a", "'x' is not what its tag '!!int' says"),
         ("a: !!python/object:os.system {}", 1, 4, "a", "means nothing here"),
         ("a: !mine x", 1, 4, "a", "the tag '!mine' means nothing here"),
