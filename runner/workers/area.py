@@ -77,9 +77,7 @@ class ResultWriter:
         self._map[TAIL_OFFSET : TAIL_OFFSET + len(tail)] = tail
         _SIZE.pack_into(self._map, 16, len(tail))
 
-    def write(
-        self, output: bytes, error: InvocationError | None, logs: Sequence[LogEntry], ns: int, peak: int
-    ) -> None:
+    def write(self, output: bytes, error: InvocationError | None, logs: Sequence[LogEntry], ns: int, peak: int) -> None:
         """Commit one result."""
         log_bytes = LOGS_ALONE.encode(logs).encode("utf-8", "surrogatepass") if logs else b""
         if error is not None:

@@ -69,7 +69,9 @@ def compile_module(spec: EngineSpec, wasm: bytes, *, timeout_seconds: float) -> 
     last = words.splitlines()[-1][:500] if words else ""
     ended = _ending(process.returncode)
     if output[:1] != b"+":
-        raise EngineUnavailable(spec.name, f"its compiler does not start: {last or ended}", remedy="see `runner doctor`")
+        raise EngineUnavailable(
+            spec.name, f"its compiler does not start: {last or ended}", remedy="see `runner doctor`"
+        )
     if process.returncode == -signal.SIGKILL:
         raise EngineUnavailable(spec.name, "its compile process was killed from outside", remedy="try again")
     raise InvalidModule(f"the compiler crashed on the module ({ended}{': ' + last if last else ''})")

@@ -101,6 +101,10 @@ class WorkerExecutor(FunctionExecutor):
                 del self._modules[key]
         self._cache.remove(wasm_cid)
 
+    def walls(self) -> Mapping[str, str]:
+        """See FunctionExecutor."""
+        return self._pool.walls()
+
     def close(self) -> None:
         """See FunctionExecutor."""
         self._pool.close()

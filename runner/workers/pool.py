@@ -13,13 +13,12 @@ import select
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
 from runner.errors import EngineUnavailable
-from runner.workers import protocol, zygote
+from runner.workers import protocol, walls, zygote
 from runner.workers.area import ResultReader, create_area
 from runner.workers.engine import Abi
 from runner.workers.launch import EngineSpec
@@ -88,14 +87,13 @@ class _Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(START_SECONDS)
         self._control = ours
-        self._complaints = tempfile.TemporaryFile()
         with theirs:
             self._process = spec.popen(
                 "runner.workers.zygote",
                 [spec.module, str(theirs.fileno()), ",".join(sorted(allow_missing_walls))],
                 environment={},
                 pass_fds=[theirs.fileno()],
-                stderr=self._complaints,
+                stderr=subprocess.PIPE,  # a pipe and no file: a worker may not make a file grow
             )
         self._spec = spec
         self._greeted = False
@@ -109,12 +107,18 @@ class _Zygote:
             raise self._failed(f"its process ended at start: {self._last_words()}")
         told = json.loads(greeting)
         if told["refused"]:
-            walls = "; ".join(f"{name}: {told['missing'][name]}" for name in told["refused"])
+            reasons = "; ".join(f"{name}: {told['missing'][name]}" for name in told["refused"])
             raise self._failed(
-                f"walls around the sandbox cannot be raised here ({walls})",
+                f"walls around the sandbox cannot be raised here ({reasons})",
                 f"if you accept running without, set RUNNER_ALLOW_MISSING_WALLS={','.join(told['refused'])}",
             )
         self._greeted = True
+        self._missing: dict[str, str] = told["missing"]
+
+    def missing_walls(self) -> dict[str, str]:
+        """Why, for each wall that does not stand. For a zygote that has not forked yet."""
+        self._greet()
+        return self._missing
 
     def _failed(self, reason: str, remedy: str | None = None) -> EngineUnavailable:
         self.close()
@@ -122,8 +126,8 @@ class _Zygote:
 
     def _last_words(self) -> str:
         self._process.wait(5)
-        self._complaints.seek(0)
-        words = self._complaints.read().decode("utf-8", "replace").strip().splitlines()
+        assert self._process.stderr is not None
+        words = self._process.stderr.read().decode("utf-8", "replace").strip().splitlines()
         return words[-1][:500] if words else f"exit status {self._process.returncode}"
 
     def fork(self) -> Worker:
@@ -162,7 +166,8 @@ class _Zygote:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._complaints.close()
+        assert self._process.stderr is not None
+        self._process.stderr.close()
 
 
 class Pool:
@@ -184,6 +189,15 @@ class Pool:
         """Begin to start the engine, without waiting for it."""
         with self._changed:
             self._get_zygote()
+
+    def walls(self) -> dict[str, str]:
+        """See FunctionExecutor.walls; found out by a zygote of its own, which may lack any of them."""
+        probe = _Zygote(self._spec, frozenset(walls.WALLS))
+        try:
+            missing = probe.missing_walls()
+        finally:
+            probe.close()
+        return {name: missing.get(name, "") for name in walls.WALLS}
 
     def acquire(self) -> Worker:
         """A worker for this thread alone; waits while all are taken."""

@@ -148,6 +148,8 @@ def raise_shared() -> dict[str, str]:
 
     The process must have one thread only and must have imported and opened all it will ever need.
     """
+    with contextlib.suppress(ImportError):
+        import landlockpy  # noqa: F401  # once the root is empty, nothing can be imported any more
     missing: dict[str, str] = {}
     for name, raise_wall in _SHARED.items():
         try:

@@ -8,6 +8,7 @@ ends, however it ends, the socket closes, the zygote exits, and the kernel kills
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -76,9 +77,12 @@ def _become_worker(control: socket.socket, engine: Engine, last: Callable[[], No
             os._exit(0)
         walls.make_undumpable()
         engine.start()
+        worker = Worker(engine, socket.socket(fileno=sock), area)
         last()
-        Worker(engine, socket.socket(fileno=sock), area).serve()
+        worker.serve()
         os._exit(0)
     except BaseException as error:
-        os.write(2, f"worker: {type(error).__name__}: {error}\n".encode())
+        with contextlib.suppress(OSError):
+            os.write(2, f"worker: {type(error).__name__}: {error}\n".encode())
+    finally:
         os._exit(LOST_STATUS)
