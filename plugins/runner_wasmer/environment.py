@@ -51,8 +51,8 @@ def _complete(packages: Path) -> bool:
 
 def environment_folder() -> Path:
     """Where `install` keeps its environment: XDG_DATA_HOME, or ~/.local/share, and there `runner/`."""
-    base = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    return Path(base) / "runner" / "engines" / f"wasmer-{VERSION}"
+    base = Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser()
+    return base / "runner" / "engines" / f"wasmer-{VERSION}"
 
 
 def install(notify: Callable[[str], None]) -> None:
@@ -113,7 +113,7 @@ def _pythons() -> Iterator[str]:
         "/usr/bin/python3.10",
         "/usr/local/bin/python3.10",
     ]
-    pyenv = Path(os.environ.get("PYENV_ROOT") or os.path.expanduser("~/.pyenv"))
+    pyenv = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser()
     candidates += [str(path) for path in sorted((pyenv / "versions").glob("3.10*/bin/python"), reverse=True)]
     probe = "import sys; sys.exit(sys.version_info[:2] != (3, 10) or sys.implementation.name != 'cpython')"
     for candidate in candidates:

@@ -32,8 +32,8 @@ def cpu_identity() -> str:
 
 def key_path() -> Path:
     """Where this user's key is kept: XDG_STATE_HOME, or ~/.local/state, and there `runner/`."""
-    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(base) / "runner" / "artifact.key"
+    base = Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser()
+    return base / "runner" / "artifact.key"
 
 
 def load_key() -> bytes:
@@ -70,13 +70,13 @@ def _write_atomically(path: Path, data: bytes, *, replace: bool = True) -> None:
         with open(descriptor, "wb") as file:
             file.write(data)
         if replace:
-            os.replace(name, path)
+            Path(name).replace(path)
         else:
             os.link(name, path)
-            os.unlink(name)
+            Path(name).unlink()
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(name)
+            Path(name).unlink()
         raise
 
 

@@ -110,7 +110,7 @@ class Call:
     logs: LogBuffer
     host_calls: frozenset[str] = frozenset()
     """Names of the host functions that the app answers."""
-    ask_app: Callable[[str, Sequence[bytes]], bytes] = field(default=lambda name, args: b"")
+    ask_app: Callable[[str, Sequence[bytes]], bytes] = field(default=lambda _name, _arguments: b"")
     """Sends one of `host_calls` to the app and waits for its answer."""
 
 
