@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from runner import wasm as wasm_modules
-from runner.config import Config, FunctionConfig, JobConfig, load
+from runner.config import Config, FunctionConfig, load
 from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Host
 from runner.dispatcher import Attempted, Dispatcher
 from runner.errors import (
@@ -57,7 +57,7 @@ class JobReport:
 
     job: str
     status: str
-    """`succeeded` or `failed`."""
+    """`succeeded` or `failed`; of several jobs also `skipped` and `cancelled`."""
     duration_ms: float
     """Wall-clock time from reading the input to the written output."""
     attempts: int
@@ -69,6 +69,8 @@ class JobReport:
     """The output itself, for a job that names no output file."""
     memory_peak_bytes: int = 0
     error: RunnerError | None = None
+    reason: str = ""
+    """Why there was no whole run, of one that is `skipped` or `cancelled`."""
 
 
 def _say(message: str) -> None:
@@ -97,7 +99,9 @@ class Runner:
         self._registry: FunctionRegistry | None = None
         self._builders: dict[str, Builder] = {}
         self.dispatcher = Dispatcher(
-            registry=_LateRegistry(self),  # opened with the first use: many commands never need it
+            registry=cast(
+                FunctionRegistry, _LateRegistry(self)
+            ),  # opened with the first use: many commands never need it
             executor_for=self.executor_for,
             moments=plugins,
             notify=notify,
@@ -155,14 +159,14 @@ class Runner:
     def executor(self, name: str, settings: Any = None) -> FunctionExecutor:
         """The executor of that name and settings, started at its first use."""
         with self._lock:
+            provider = self.plugins.catalogue.get("executors", name)
+            if settings is None and provider.settings is not None:
+                settings = provider.settings()
             executor = self._executors.get((name, settings))
             if executor is None:
-                provider = self.plugins.catalogue.get("executors", name)
                 available = provider.available()
                 if not available.ok:
                     raise EngineUnavailable(name, available.reason, remedy=available.remedy or None)
-                if settings is None and provider.settings is not None:
-                    settings = provider.settings()
                 executor = provider.create(settings, self._host(lambda cid: self.registry.get_wasm_bytes(cid)))
                 self._executors[(name, settings)] = executor
             return executor
@@ -170,7 +174,9 @@ class Runner:
     def executor_for(self, function: Function) -> FunctionExecutor:
         """The executor that runs this function; `auto` is resolved here."""
         configured = self.config.functions.get(function.name)
-        settings = configured.executor.settings if configured and configured.executor.name == function.executor else None
+        settings = (
+            configured.executor.settings if configured and configured.executor.name == function.executor else None
+        )
         if function.executor != "auto":
             return self.executor(function.executor, settings)
         return _AutoExecutor(self, function)
@@ -266,7 +272,9 @@ class Runner:
             function_name=function.name,
             namespace=function.namespace,
             env_vars={**function.env_vars, **(env_vars or {})},
-            secrets={name: self.config.secrets[name].resolve() for name in function.secrets if name in self.config.secrets},
+            secrets={
+                name: self.config.secrets[name].resolve() for name in function.secrets if name in self.config.secrets
+            },
         )
 
     def invoke(
@@ -301,10 +309,12 @@ class Runner:
         error: RunnerError | None = None
         output: bytes | None = None
         try:
-            attempted = self.dispatcher.run(function, self._input_of(job), self.context(function, job.env_vars))
+            attempted = self.dispatcher.run(
+                function, job.input.read() if job.input else b"", self.context(function, job.env_vars)
+            )
             error, output = attempted.result.error, attempted.result.output
             if output is not None and job.output is not None:
-                write_output(self._inside(job.output.path), output)
+                write_output(job.output, output)
         except RunnerError as raised:
             error = raised
         return JobReport(
@@ -315,21 +325,11 @@ class Runner:
             function=function.name,
             version=function.version,
             output_bytes=len(output) if output and not error else 0,
-            output_path=self._inside(job.output.path) if job.output and not error else None,
+            output_path=job.output if not error else None,
             output=output if job.output is None and not error else None,
             memory_peak_bytes=attempted.result.memory_peak_bytes if attempted else 0,
             error=error,
         )
-
-    def _inside(self, path: Path) -> Path:
-        return self.project_dir / path
-
-    def _input_of(self, job: JobConfig) -> bytes:
-        if job.input is None:
-            return b""
-        if isinstance(job.input, bytes):
-            return job.input
-        return _read(self._inside(job.input))
 
 
 class _AutoExecutor(FunctionExecutor):
@@ -348,7 +348,9 @@ class _AutoExecutor(FunctionExecutor):
             except UnsupportedFeature as refused:
                 if position + 1 == len(names):
                     raise
-                self._runner.tell_once(f"{self._name}: {refused.feature} is not for {name}; {names[position + 1]} takes it")
+                self._runner.tell_once(
+                    f"{self._name}: {refused.feature} is not for {name}; {names[position + 1]} takes it"
+                )
                 continue
             self._runner.tell_once(f"executor: auto chose {name}")
             return results
@@ -403,11 +405,11 @@ def write_output(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
-            os.unlink(temporary)
+            Path(temporary).unlink()
         raise FileUnavailable(f"cannot write {path}: {error.strerror}") from error
 
 

@@ -1,0 +1,141 @@
+"""The program `runner`: its commands by name, and the one place where an error becomes a message and
+an exit status.
+
+A command returns its exit status, None for 0, and raises what went wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+import runner
+from runner.cli import console
+from runner.cli.groups import Group, Lazy, global_options
+from runner.cli.project import Project
+from runner.errors import RunnerError
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
+NOBODY_READS = 141
+"""Likewise for SIGPIPE: the reader of stdout went away, and that is its good right."""
+BUG = 70
+"""An error that nobody foresaw; EX_SOFTWARE of sysexits.h."""
+
+COMMANDS = {
+    "init": Lazy("runner.cli.init", "init", "Make a starter project that is ready to run."),
+    "validate": Lazy("runner.cli.validate", "validate", "Check jobs.yaml and the modules it names."),
+    "run": Lazy("runner.cli.run", "run", "Run jobs, once and here."),
+    "invoke": Lazy("runner.cli.invoke", "invoke", "Call one function."),
+    "functions": Lazy("runner.cli.functions", "functions", "The functions in the registry."),
+    "logs": Lazy("runner.cli.logs", "logs", "Show what a function has logged."),
+    "plugins": Lazy("runner.cli.plugins", "plugins", "The plugins that are installed."),
+    "engines": Lazy("runner.cli.engines", "engines", "The engines that run functions."),
+    "schema": Lazy("runner.cli.schema", "schema", "Print the JSON Schema of jobs.yaml."),
+    "doctor": Lazy("runner.cli.doctor", "doctor", "Tell what works on this machine and what does not."),
+}
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        console.show(f"runner {runner.__version__}")
+        ctx.exit()
+
+
+_version_option = click.Option(
+    ["--version"],
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version and exit.",
+)
+
+
+@click.command(
+    "runner",
+    cls=Group,
+    lazy=COMMANDS,
+    params=[*global_options(hidden=False), _version_option],
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.pass_context
+def root(ctx: click.Context) -> None:
+    """Run the jobs of a repository's jobs.yaml, each invocation in its own sandbox.
+
+    \b
+    Begin:
+      runner init demo && cd demo
+      runner run
+
+    The options below may also stand behind the command. Exit status: 0 all went well, 1 a job or
+    function failed, 2 wrong usage or an invalid jobs.yaml, 3 something needed is not here, 4 the
+    store refused, 130 interrupted.
+
+    \b
+    Completion of commands, jobs and functions, for ~/.bashrc (zsh and fish likewise):
+      eval "$(_RUNNER_COMPLETE=bash_source runner)"
+    """
+    if ctx.ensure_object(Project).no_color:
+        ctx.color = False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status. `arguments` are those behind the program's name."""
+    _prepare_streams()
+    signal.signal(signal.SIGTERM, _terminate)
+    if "_RUNNER_COMPLETE" in os.environ:
+        root.main(prog_name="runner")  # completes and exits
+    try:
+        return _run(sys.argv[1:] if arguments is None else list(arguments))
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        console.tell("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return NOBODY_READS
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        console.tell("This is a bug in runner, or in a plugin that stands above: please report it with these lines.")
+        return BUG
+
+
+def _run(arguments: list[str]) -> int:
+    with root.make_context("runner", arguments) as context:  # the context knows whether colours are wanted
+        try:
+            status: int | None = root.invoke(context)
+            console.flush()
+        except RunnerError as error:
+            console.tell_error(error)
+            return error.exit_status
+    return status or 0
+
+
+def _prepare_streams() -> None:
+    """A character that the locale cannot write is shown escaped, and is no reason to end."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def _terminate(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # an exception, so that workers are ended and files put in order
+
+
+def _forget_stdout() -> None:
+    """Python flushes stdout once more as it ends; that must not complain."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())

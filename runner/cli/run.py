@@ -1,0 +1,136 @@
+"""`runner run`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import console
+from runner.cli.completion import complete_job
+from runner.cli.groups import ProjectCommand, json_option
+from runner.cli.project import Project, pass_project
+
+if TYPE_CHECKING:
+    from runner.app import JobReport
+    from runner.cli.progress import Progress
+
+INTERRUPTED = 130
+
+
+@click.command("run", cls=ProjectCommand)
+@click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=complete_job)
+@click.option("-k", "--keep-going", is_flag=True, help="After a failure, run the jobs that do not depend on it.")
+@json_option
+@pass_project
+def run(project: Project, jobs: Sequence[str], keep_going: bool, as_json: bool) -> int:
+    """Run jobs, once and here.
+
+    Runs the named jobs in the order given, or else all that have no trigger, in the order of
+    jobs.yaml. Functions that changed are registered first, as a new version.
+
+    A job's output goes to its output file, which appears whole or not at all. A job without one
+    writes its output to stdout, untouched; all else goes to stderr.
+
+    After a failure no further job starts. With --keep-going those still run that do not read the
+    output file of a job that failed.
+
+    With --json one object a job on stdout, and no output of jobs: job, status (succeeded, failed,
+    skipped, cancelled), duration_ms, attempts, function, version, output_bytes, output_path,
+    memory_peak_bytes, error_class, message. Exit status 0 when all succeeded, 1 when a job failed;
+    3 or 4 when all that failed did so for want of something or because of the store.
+
+    \b
+    Examples:
+      runner run
+      runner run clean report --keep-going
+      runner run report > report.md
+    """
+    from runner.cli.progress import Progress, is_live
+    from runner.foreground import Plan, choose_jobs, register_for, run_jobs
+
+    progress: Progress | None = None
+
+    def say(message: str) -> None:
+        (progress.say if progress else project.say)(message)
+
+    reports: list[JobReport] = []
+    with project.open(notify=say) as runner:
+        chosen = choose_jobs(runner, jobs)
+        plan = Plan(jobs=chosen, functions=register_for(runner, chosen, say), keep_going=keep_going)
+        with Progress(len(chosen), live=is_live(), quiet=project.quiet) as progress:
+            for report in run_jobs(runner, plan, progress.started):
+                reports.append(report)
+                progress.ended(report)
+                _hand_over(report, as_json, progress)
+    if not project.quiet:
+        _close(reports)
+    return _exit_status(reports)
+
+
+def _hand_over(report: JobReport, as_json: bool, progress: Progress) -> None:
+    """The report or the output on stdout."""
+    if as_json:
+        console.show_json(_facts(report))
+    elif report.output is not None:
+        progress.pause()
+        console.write(report.output)
+        if sys.stdout.isatty() and report.output and not report.output.endswith(b"\n"):
+            console.tell()  # what follows on the terminal begins on a line of its own
+
+
+def _facts(report: JobReport) -> dict[str, object]:
+    error = report.error
+    return {
+        "job": report.job,
+        "status": report.status,
+        "duration_ms": round(report.duration_ms, 3),
+        "attempts": report.attempts,
+        "function": report.function,
+        "version": report.version,
+        "output_bytes": report.output_bytes,
+        "output_path": str(report.output_path) if report.output_path else None,
+        "memory_peak_bytes": report.memory_peak_bytes,
+        "error_class": error.error_class if error else None,
+        "message": str(error) if error else report.reason or None,
+    }
+
+
+def _close(reports: Sequence[JobReport]) -> None:
+    """The closing table, on stderr."""
+    headers = ("job", "status", "time", "attempts", "output", "")
+    console.tell()
+    for line in console.table(headers, list(_rows(reports)), right=("time", "attempts", "output")):
+        console.tell(line)
+
+
+def _rows(reports: Sequence[JobReport]) -> Iterator[tuple[str, ...]]:
+    from runner.cli.progress import colored
+
+    for report in reports:
+        job, status = report.job, colored(report.status)
+        if report.reason:
+            yield job, status, "", "", "", report.reason
+            continue
+        size = console.size(report.output_bytes) if report.error is None else ""
+        what = report.error.error_class if report.error else _shown(report.output_path)
+        yield job, status, console.duration(report.duration_ms), str(report.attempts), size, what
+
+
+def _shown(path: Path | None) -> str:
+    """A path as the user would write it: relative to where they are, if it is below."""
+    if path is None:
+        return ""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def _exit_status(reports: Sequence[JobReport]) -> int:
+    if any(report.status == "cancelled" for report in reports):
+        console.tell("interrupted")
+        return INTERRUPTED
+    statuses = [report.error.exit_status for report in reports if report.error is not None]
+    return 1 if 1 in statuses else max(statuses, default=0)

@@ -1,0 +1,98 @@
+"""Jobs run one after the other, here and now, as `runner run` does: which, in what order, and what a
+failure or Ctrl-C means for those that are left.
+
+One job's run itself is in runner.app.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runner.app import JobReport, Registered, Runner
+from runner.errors import UsageError
+from runner.models import Function
+
+
+def choose_jobs(runner: Runner, names: Iterable[str]) -> list[str]:
+    """The named jobs, each once and in the order given; without names all that need no event, in the
+    order of the file. Raises UsageError for an unknown name, and when there is nothing to run."""
+    chosen, jobs, file = list(dict.fromkeys(names)), runner.config.jobs, runner.config.path.name
+    for name in chosen:
+        if name not in jobs:
+            close = difflib.get_close_matches(name, jobs, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(jobs) or 'none'}"
+            raise UsageError(f"no job {name!r} in {file}; {hint}")
+    if not chosen:
+        chosen = runner.jobs_without_event()
+    if not chosen:
+        why = "every job has a trigger; name those to run anyway" if jobs else "it declares no jobs"
+        raise UsageError(f"nothing to run in {file}: {why}")
+    return chosen
+
+
+def register_for(runner: Runner, jobs: Iterable[str], tell: Callable[[str], None]) -> dict[str, Function]:
+    """Register the functions of these jobs, tell of each that changed, and give them all by name."""
+    names = dict.fromkeys(runner.config.jobs[job].run for job in jobs)
+    functions = {}
+    for name in names:
+        registered = runner.register(name)
+        functions[name] = registered.function
+        if registered.changed:
+            tell(describe(registered))
+    return functions
+
+
+def describe(registered: Registered) -> str:
+    """`clean: version 2 (was 1)`."""
+    function, previous = registered.function, registered.previous
+    return f"{function.name}: version {function.version}" + (f" (was {previous.version})" if previous else "")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Which jobs run, with which versions, and whether a failure ends it."""
+
+    jobs: Sequence[str]
+    functions: Mapping[str, Function]
+    """By the name that jobs.yaml gives them."""
+    keep_going: bool = False
+    """After a failure, still run the jobs that do not read the output file of one that failed."""
+
+
+def run_jobs(runner: Runner, plan: Plan, started: Callable[[str], None]) -> Iterator[JobReport]:
+    """Run them and yield one report each, in order; `started` is called before each run.
+
+    After a failure the rest is `skipped`, or with keep_going only what would read an output file that
+    was not made. Ctrl-C makes the running job `cancelled` and skips the rest; it is not raised.
+    """
+    missing: dict[Path, str] = {}
+    end = ""
+    for name in plan.jobs:
+        job = runner.config.jobs[name]
+        source = job.input.path if job.input is not None else None
+        reason = end or (f"job {missing[source]!r} did not make its input" if source in missing else "")
+        if reason:
+            report = _not_run(plan, name, job.run, "skipped", reason)
+        else:
+            try:
+                started(name)
+                report = runner.run_job(name, plan.functions)
+            except KeyboardInterrupt:
+                report = _not_run(plan, name, job.run, "cancelled", "interrupted")
+        if report.status == "cancelled":
+            end = "interrupted"
+        elif report.status == "failed" and not plan.keep_going:
+            end = f"job {name!r} failed before it"
+        if report.status != "succeeded" and job.output is not None:
+            missing[job.output] = name
+        yield report
+
+
+def _not_run(plan: Plan, name: str, function: str, status: str, reason: str) -> JobReport:
+    version = plan.functions[function].version
+    return JobReport(
+        job=name, status=status, duration_ms=0.0, attempts=0, function=function, version=version, reason=reason
+    )
