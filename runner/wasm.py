@@ -7,7 +7,6 @@ read so far that nothing in it is unknown.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from base64 import b32encode
 from collections.abc import Iterable, Mapping, Sequence
@@ -202,6 +201,8 @@ def check_imports(module: Module, known: Mapping[tuple[str, str], Signature]) ->
 
 
 def _nearest(wanted: Import, known: Iterable[tuple[str, str]]) -> str | None:
+    import difflib  # only for an error
+
     names = [f"{module}.{name}" for module, name in known]
     same_name = [f"{module}.{name}" for module, name in known if name == wanted.name]
     if same_name:

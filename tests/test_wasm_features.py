@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 import wasmtime
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from runner.errors import InvalidModule
 from runner.wasm import inspect
@@ -20,17 +22,29 @@ def wat(text: str) -> bytes:
     return bytes(wasmtime.wat2wasm(text))
 
 
+SWITCHED = (
+    *("threads", "tail_call", "simd", "relaxed_simd", "multi_value", "multi_memory", "memory64", "exceptions"),
+    *("function_references", "gc", "wide_arithmetic", "custom_page_sizes", "stack_switching"),
+)
+
+
+def make_engine(*, with_features: bool) -> wasmtime.Engine:
+    config = wasmtime.Config()
+    for feature in SWITCHED:
+        setattr(config, f"wasm_{feature}", with_features)
+    return wasmtime.Engine(config)
+
+
 @pytest.fixture(scope="module")
 def engine() -> wasmtime.Engine:
     """An engine with every feature on that it knows."""
-    config = wasmtime.Config()
-    for feature in (
-        *("threads", "tail_call", "reference_types", "simd", "bulk_memory", "multi_value", "multi_memory"),
-        *("memory64", "relaxed_simd", "exceptions", "function_references", "gc", "wide_arithmetic"),
-        *("custom_page_sizes", "stack_switching"),
-    ):
-        setattr(config, f"wasm_{feature}", True)
-    return wasmtime.Engine(config)
+    return make_engine(with_features=True)
+
+
+@pytest.fixture(scope="module")
+def plain_engine() -> wasmtime.Engine:
+    """An engine with every feature off that can be switched off."""
+    return make_engine(with_features=False)
 
 
 MVP = """(module
@@ -195,3 +209,15 @@ def test_every_instruction_is_as_long_as_in_wasmtime(engine: wasmtime.Engine) ->
             assert not refusal(modules[theirs[0]]), instruction.hex()
             assert all(refusal(wasm) for wasm in modules[: theirs[0]]), instruction.hex()
     assert measured > 480
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(st.tuples(st.integers(8, len(wat(MVP)) - 1), st.integers(0, 255)), min_size=1, max_size=3))
+def test_what_an_engine_without_features_refuses_is_seen_as_a_feature(
+    engine: wasmtime.Engine, plain_engine: wasmtime.Engine, changes: list[tuple[int, int]]
+) -> None:
+    data = bytearray(wat(MVP))
+    for offset, value in changes:
+        data[offset] = value
+    if not verdict(engine, bytes(data)) and verdict(plain_engine, bytes(data)):
+        assert inspect(bytes(data)).features
