@@ -95,7 +95,7 @@ class Runner:
         self._told: set[str] = set()
         self._notify = notify
         self._lock = threading.RLock()
-        self._executors: dict[tuple[str, Any], FunctionExecutor] = {}
+        self._executors: list[tuple[str, Any, FunctionExecutor]] = []
         self._registry: FunctionRegistry | None = None
         self._builders: dict[str, Builder] = {}
         self.dispatcher = Dispatcher(
@@ -130,7 +130,7 @@ class Runner:
     def close(self) -> None:
         """End every process and give back every file. May be called twice."""
         with self._lock:
-            for executor in self._executors.values():
+            for _, _, executor in self._executors:
                 executor.close()
             self._executors.clear()
             if self._registry is not None:
@@ -162,14 +162,21 @@ class Runner:
             provider = self.plugins.catalogue.get("executors", name)
             if settings is None and provider.settings is not None:
                 settings = provider.settings()
-            executor = self._executors.get((name, settings))
-            if executor is None:
-                available = provider.available()
-                if not available.ok:
-                    raise EngineUnavailable(name, available.reason, remedy=available.remedy or None)
-                executor = provider.create(settings, self._host(lambda cid: self.registry.get_wasm_bytes(cid)))
-                self._executors[(name, settings)] = executor
+            for known, known_settings, executor in self._executors:
+                if known == name and known_settings == settings:
+                    return executor
+            executor = self._create_executor(name, settings)
+            self._executors.append((name, settings, executor))
             return executor
+
+    def _create_executor(self, name: str, settings: Any) -> FunctionExecutor:
+        provider = self.plugins.catalogue.get("executors", name)
+        available = provider.available()
+        if not available.ok:
+            raise EngineUnavailable(name, available.reason, remedy=available.remedy or None)
+        if settings is None and provider.settings is not None:
+            settings = provider.settings()
+        return provider.create(settings, self._host(lambda cid: self.registry.get_wasm_bytes(cid)))
 
     def executor_for(self, function: Function) -> FunctionExecutor:
         """The executor that runs this function; `auto` is resolved here."""
