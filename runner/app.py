@@ -176,7 +176,10 @@ class Runner:
             raise EngineUnavailable(name, available.reason, remedy=available.remedy or None)
         if settings is None and provider.settings is not None:
             settings = provider.settings()
-        return provider.create(settings, self._host(lambda cid: self.registry.get_wasm_bytes(cid)))
+        executor: FunctionExecutor = provider.create(
+            settings, self._host(lambda cid: self.registry.get_wasm_bytes(cid))
+        )
+        return executor
 
     def executor_for(self, function: Function) -> FunctionExecutor:
         """The executor that runs this function; `auto` is resolved here."""
