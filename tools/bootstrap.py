@@ -184,7 +184,7 @@ def python_candidates(version: str, uv: str | None) -> Iterator[str]:
     for place in os.get_exec_path():
         if os.access(Path(place, name), os.X_OK):
             yield str(Path(place, name))
-    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    pyenv = Path(os.environ.get("PYENV_ROOT") or "~/.pyenv").expanduser()
     for folder, pattern in (
         (pyenv, f"versions/{version}*/bin/python"),
         ("/opt", f"*/bin/{name}"),
