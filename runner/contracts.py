@@ -50,7 +50,7 @@ def always_available() -> Availability:
     return Availability(ok=True)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # without slots: with them `Provider[Builder](...)` raises TypeError
 class Provider(Generic[T]):
     """A named factory that a plugin adds to a catalogue. The name is what jobs.yaml says."""
 

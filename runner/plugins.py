@@ -350,7 +350,7 @@ def _offers(implementations: Mapping[str, pluggy.HookImpl]) -> dict[str, list[Pr
     offers = {}
     for hook in _catalogue_hooks():
         if hook in implementations:
-            with _isolated(f"{hook} failed"):
+            with _isolated(f"hook {hook} failed"):
                 given = implementations[hook].function()
             offers[hook.removeprefix(PREFIX)] = _checked(hook, given)
     return offers
