@@ -26,12 +26,14 @@ from runner.errors import (
     EngineUnavailable,
     FileUnavailable,
     FunctionNotFound,
+    NotAvailable,
     RunnerError,
     StoreReadOnly,
     ToolchainUnavailable,
     UnsupportedFeature,
     UsageError,
 )
+from runner.jobskeys import AUTO_EXECUTOR
 from runner.models import Function, InvocationContext, InvocationResult
 from runner.plugins import Plugins
 
@@ -181,13 +183,24 @@ class Runner:
         )
         return executor
 
+    def prepare(self, name: str) -> None:
+        """Begin to start what will run a function of jobs.yaml, without waiting for it. What stands in its
+        way is left for the run to tell."""
+        configured = self.config.functions.get(name)
+        if configured is None:
+            return
+        choice = configured.executor
+        with contextlib.suppress(NotAvailable):
+            automatic = choice.name == AUTO_EXECUTOR
+            self.executor(self.automatic_executors()[0] if automatic else choice.name, choice.settings)
+
     def executor_for(self, function: Function) -> FunctionExecutor:
         """The executor that runs this function; `auto` is resolved here."""
         configured = self.config.functions.get(function.name)
         settings = (
             configured.executor.settings if configured and configured.executor.name == function.executor else None
         )
-        if function.executor != "auto":
+        if function.executor != AUTO_EXECUTOR:
             return self.executor(function.executor, settings)
         return _AutoExecutor(self, function)
 

@@ -38,6 +38,8 @@ def register_for(runner: Runner, jobs: Iterable[str], tell: Callable[[str], None
     names = dict.fromkeys(runner.config.jobs[job].run for job in jobs)
     functions = {}
     for name in names:
+        runner.prepare(name)  # engines start while modules are built and registered
+    for name in names:
         registered = runner.register(name)
         functions[name] = registered.function
         if registered.changed:

@@ -75,6 +75,7 @@ def invoke(project: Project, function: FunctionName, given: str | None, env_vars
     """
     data = _read(project, given)
     with project.open() as runner:
+        runner.prepare(function.name)  # the engine starts while the registry is opened
         found = _function(project, runner, function)
         result = runner.invoke(found.name, data, version=found.version, env_vars=env_vars)
     if as_json:
