@@ -274,7 +274,8 @@ class Runner:
             before: Function | None = self.registry.get(self.config.namespace, name)
         except FunctionNotFound:
             before = None
-        if before is None or before.wasm_cid != wasm_modules.content_id(wasm):
+        new = before is None or before.wasm_cid != wasm_modules.content_id(wasm)
+        if new and self.plugins.catalogue.takes_wasm(configured.executor.name):
             wasm_modules.entry_point(wasm_modules.inspect(wasm))  # what can never run is not registered
         previous = self.registry.register(configured.definition, wasm, source_cid=source_cid)
         function = self.registry.get(self.config.namespace, name)

@@ -66,6 +66,9 @@ class Provider(Generic[T]):
     the loader; a field's `metadata={"doc": ...}` is its description. None: no settings."""
     available: Callable[[], Availability] = always_available
     """Whether it can work here. Must not raise and must not take long."""
+    takes_wasm: bool = True
+    """For executors: whether the modules it runs are WebAssembly. False: what `wasm:` names may be any
+    file; it is kept, versioned and verified all the same, and only the executor judges it."""
     install: Callable[[Callable[[str], None]], None] | None = None
     """Brings what `available` misses, unless it is here already. Takes a function that tells the user
     how it goes; may need the network and minutes; raises NotAvailable. None: nothing to install."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 from runner import wasm
 from runner.config import Config, FunctionConfig
 from runner.errors import InvalidModule, Problem
+from runner.plugins import Providers
 from runner.workers.executor import TABLE_LIMIT
 
 
-def module_problems(config: Config, *, file: str) -> tuple[Problem, ...]:
+def module_problems(config: Config, catalogue: Providers, *, file: str) -> tuple[Problem, ...]:
     """Every module that could never run, in the order of the file, at the line of its function; `file` is
     the name under which it is told.
 
-    What a builder will make of a source file is not looked at.
+    What a builder will make of a source file is not looked at, nor a module for an executor that takes
+    other things than WebAssembly.
     """
-    found = ((function, _problem(function)) for function in config.functions.values())
+    judged = (it for it in config.functions.values() if catalogue.takes_wasm(it.executor.name))
+    found = ((function, _problem(function)) for function in judged)
     return tuple(_located(file, function, message) for function, message in found if message)
 
 

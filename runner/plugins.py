@@ -130,6 +130,11 @@ class Providers:
             raise PluginUnavailable(self._missing(kind, name))
         return provider
 
+    def takes_wasm(self, executor: str) -> bool:
+        """Whether the modules of this executor must be WebAssembly, as those of `auto` must."""
+        provider = self.executors.get(executor)
+        return provider is None or provider.takes_wasm
+
     def owner(self, kind: str, name: str) -> str | None:
         """The title of the plugin that has taken this name (each of a builder's suffixes is one)."""
         return self._owners.get((kind, name))

@@ -105,16 +105,21 @@ SPECIFIED = {
 """Classes whose methods are documented elsewhere, each with where."""
 
 
+def base_names(node: ast.AST | None) -> list[str]:
+    bases = node.bases if isinstance(node, ast.ClassDef) else []
+    return [ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in bases]
+
+
 def documented_methods() -> dict[str, set[str]]:
-    """By class name, the methods that have a docstring: an override may rely on its base's."""
+    """By class name, the methods that have a docstring there or in a base: an override may rely on it."""
+    classes = [node for path in CODE for _, node in definitions(parsed(path)) if isinstance(node, ast.ClassDef)]
     found: dict[str, set[str]] = {}
-    for path in CODE:
-        for name, node in definitions(parsed(path)):
-            if isinstance(node, ast.ClassDef):
-                methods = [
-                    child.name for child in node.body if isinstance(child, Definition) and ast.get_docstring(child)
-                ]
-                found.setdefault(name.rpartition(".")[2], set()).update(methods)
+    for node in classes:
+        methods = [child.name for child in node.body if isinstance(child, Definition) and ast.get_docstring(child)]
+        found.setdefault(node.name, set()).update(methods)
+    for _ in range(4):  # deep enough for every tree of ours
+        for node in classes:
+            found[node.name].update(*(found.get(base, ()) for base in base_names(node)))
     return found
 
 
@@ -133,8 +138,7 @@ def undocumented(path: Path, inherited: dict[str, set[str]]) -> Iterator[str]:
             continue
         if isinstance(owner, ast.ClassDef) and (owner.name in SPECIFIED or node.name.startswith("test_")):
             continue
-        bases = [ast.unparse(base).partition("[")[0].rpartition(".")[2] for base in getattr(owner, "bases", [])]
-        if not any(node.name in inherited.get(base, ()) for base in bases):
+        if not any(node.name in inherited.get(base, ()) for base in base_names(owner)):
             yield f"{name_of(path)}: {name}"
 
 

@@ -45,10 +45,11 @@ def _problems(project: Project) -> tuple[Problem, ...]:
     from runner.modules import module_problems
 
     try:
-        config = load(project.file, project.plugins().catalogue)
+        catalogue = project.plugins().catalogue
+        config = load(project.file, catalogue)
     except ConfigError as error:
         return error.problems
-    problems = module_problems(config, file=str(project.file))
+    problems = module_problems(config, catalogue, file=str(project.file))
     if not problems:
         functions, jobs = len(config.functions), len(config.jobs)
         project.say(
