@@ -15,7 +15,7 @@ from runner_command.settings import CommandSettings
 
 from runner.contracts import Host
 from runner.errors import Exited, InvalidModule, OutputTooLarge, RunnerError, TimedOut, Trapped
-from runner.models import Function, InvocationContext, InvocationResult, LogLevel
+from runner.models import EMPTY, Function, InvocationContext, InvocationResult, LogLevel
 from runner.plugins import load
 from runner.wasm import content_id
 
@@ -46,9 +46,7 @@ class Bench:
             memory_limit_mb=memory_limit_mb,
         )
 
-    def run(
-        self, function: Function, input: bytes = b"", env_vars: Mapping[str, str] | None = None
-    ) -> InvocationResult:
+    def run(self, function: Function, input: bytes = b"", env_vars: Mapping[str, str] = EMPTY) -> InvocationResult:
         return self.executor.invoke(function, input, context(env_vars))
 
     def error(self, function: Function, input: bytes = b"") -> RunnerError:
@@ -58,13 +56,13 @@ class Bench:
         return result.error
 
 
-def context(env_vars: Mapping[str, str] | None = None) -> InvocationContext:
+def context(env_vars: Mapping[str, str] = EMPTY) -> InvocationContext:
     return InvocationContext(
         request_id="r1",
         function_id="1",
         function_name="it",
         namespace="test",
-        env_vars=env_vars or {},
+        env_vars=env_vars,
         secrets={"KEY": "s3cret"},
     )
 
@@ -110,9 +108,8 @@ def test_the_environment_is_what_was_given_and_no_more(bench: Bench, monkeypatch
 
 
 def test_many_inputs_one_result_each(bench: Bench) -> None:
-    results = bench.executor.execute_many(
-        bench.function('read -r x; [ "$x" != bad ] && echo "$x"'), [b"a", b"bad", b"c"], context()
-    )
+    function = bench.function('read -r x; [ "$x" != bad ] && echo "$x"')
+    results = bench.executor.execute_many(function, [b"a", b"bad", b"c"], context())
     assert [(result.output, type(result.error)) for result in results] == [
         (b"a\n", type(None)),
         (None, Exited),
@@ -239,10 +236,10 @@ def test_close_ends_what_runs(bench: Bench) -> None:
 def test_no_descriptor_leaks(bench: Bench) -> None:
     function = bench.function("cat")
     bench.run(function)
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(10):
         bench.run(function)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_hook_runner_executors() -> None:
