@@ -1,0 +1,136 @@
+"""The demo, end to end: its figures are those that Python's own csv module gives."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from runner_builders.zig import ZigBuilder, ZigSettings
+
+from runner.contracts import Host
+
+ROOT = Path(__file__).parent.parent
+FLIGHTS = ROOT / "examples" / "flights"
+NAMES = ("clean", "delays", "report", "chart")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of `runner run` on the shipped jobs.yaml, in a copy of the project's demo."""
+    project = tmp_path_factory.mktemp("demo")
+    (project / "jobs.yaml").write_text((ROOT / "jobs.yaml").read_text())
+    (project / "examples").symlink_to(ROOT / "examples")
+    done = subprocess.run(
+        [sys.executable, "-m", "runner", "run"], cwd=project, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return project / "out"
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _minutes(clock: str) -> int:
+    return int(clock) // 100 * 60 + int(clock) % 100
+
+
+def _status(row: dict[str, str]) -> str:
+    if row["dep_time"] == "NA":
+        return "cancelled"
+    return "diverted" if row["arr_delay"] == "NA" else "flown"
+
+
+def test_clean_keeps_every_flight_with_what_became_of_it(out: Path) -> None:
+    expected = [
+        {
+            "date": f"{int(row['year']):04}-{int(row['month']):02}-{int(row['day']):02}",
+            "hour": row["hour"],
+            **{key: row[key] for key in ("carrier", "flight", "origin", "dest", "distance")},
+            "dep_delay": "" if row["dep_time"] == "NA" else row["dep_delay"],
+            "status": _status(row),
+        }
+        for row in _rows(FLIGHTS / "january.csv")
+    ]
+    assert len(expected) == 27_004
+    assert _rows(out / "clean.csv") == expected
+
+
+def _percentile(delays: list[int], percent: int) -> int:
+    return sorted(delays)[(len(delays) * percent + 99) // 100 - 1]
+
+
+def _tenths(value: int, count: int) -> str:
+    tenths = (value * 20 + count) // (2 * count)
+    return f"{'-' if tenths < 0 else ''}{abs(tenths) // 10}.{abs(tenths) % 10}"
+
+
+def test_delays_are_those_of_the_raw_file(out: Path) -> None:
+    groups: dict[tuple[str, str], list[int | None]] = defaultdict(list)
+    for row in _rows(FLIGHTS / "january.csv"):
+        delay = None if row["dep_time"] == "NA" else int(row["dep_delay"])
+        hour = f"{int(row['hour']):02}"
+        for group, key in (("carrier", row["carrier"]), ("hour", hour), ("origin", row["origin"]), ("total", "all")):
+            groups[group, key].append(delay)
+    expected = []
+    for (group, key), all_delays in sorted(groups.items()):
+        delays = [delay for delay in all_delays if delay is not None]
+        expected.append(
+            {
+                "group": group,
+                "key": key,
+                "flights": str(len(all_delays)),
+                "cancelled": str(len(all_delays) - len(delays)),
+                "mean_delay": _tenths(sum(delays), len(delays)),
+                "median_delay": str(_percentile(delays, 50)),
+                "p90_delay": str(_percentile(delays, 90)),
+                "late_percent": _tenths(100 * sum(delay > 15 for delay in delays), len(delays)),
+            }
+        )
+    assert _rows(out / "delays.csv") == expected
+
+
+def test_the_report_and_the_chart_show_those_figures(out: Path) -> None:
+    total = _rows(out / "delays.csv")[-1]
+    report = (out / "report.md").read_text()
+    assert "27,004 flights were scheduled and 521 of them cancelled" in report
+    assert f"{total['late_percent']} % were more than a quarter of an hour late" in report
+    chart = ElementTree.parse(out / "chart.svg")
+    words = "".join(chart.getroot().itertext())
+    assert f"all: {total['late_percent']} %" in words
+    assert "ExpressJet" in words
+
+
+@pytest.mark.parametrize(
+    ("job", "old", "new", "message"),
+    [
+        ("clean", b"2013,1,1,517,515,2,", b"2013,1,1,517,515,3,", b"1 for delay does not follow from the times"),
+        ("clean", b"2013,1,1,517,515,2,", b"2013,13,1,517,515,2,", b"1 for no such date"),
+        ("clean", b",UA,1545,", b',"U\nA",1545,', b"1 for no such place"),
+        ("clean", b"year,", b"jahr,", b"header must be year,month"),
+    ],
+)
+def test_bad_rows_are_rejected_and_counted(tmp_path: Path, job: str, old: bytes, new: bytes, message: bytes) -> None:
+    data = (FLIGHTS / "january.csv").read_bytes().replace(old, new, 1)
+    (tmp_path / "input.csv").write_bytes(data)
+    (tmp_path / "jobs.yaml").write_text(f"version: 1\nfunctions: {{{job}: {{wasm: '{FLIGHTS / job}.wasm'}}}}\n")
+    command = [sys.executable, "-m", "runner", "invoke", job, "--input", "input.csv"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60)
+    assert message in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rebuild_gives_the_committed_module(name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    state = tmp_path_factory.getbasetemp() / "flights-build"
+    state.mkdir(exist_ok=True)
+    host = Host(project_dir=FLIGHTS, state_dir=state, get_wasm_bytes=lambda _: b"")
+    built = ZigBuilder(ZigSettings(), host).build(Path(f"{name}.c"))
+    assert built == (FLIGHTS / f"{name}.wasm").read_bytes()
