@@ -44,22 +44,21 @@ def main(argv: Sequence[str]) -> None:
 def compile_module(spec: EngineSpec, wasm: bytes, *, timeout_seconds: float) -> bytes:
     """The artifact of `wasm`. Raises InvalidModule, CompileTimedOut, EngineUnavailable."""
     with tempfile.TemporaryFile() as complaints:
-        process = spec.popen(
+        with spec.popen(
             "runner.workers.compiler",
             [spec.module],
             environment=spec.compile_environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=complaints,
-        )
-        try:
-            output, _ = process.communicate(wasm, timeout_seconds)
-        except subprocess.TimeoutExpired:
-            raise CompileTimedOut(timeout_seconds, size_bytes=len(wasm)) from None
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            process.wait()
+        ) as process:
+            try:
+                output, _ = process.communicate(wasm, timeout_seconds)
+            except subprocess.TimeoutExpired:
+                raise CompileTimedOut(timeout_seconds, size_bytes=len(wasm)) from None
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
         complaints.seek(0)
         words = complaints.read(65536).decode("utf-8", "replace").strip()
     if process.returncode == 0 and output[:1] == b"+":
