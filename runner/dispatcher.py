@@ -88,5 +88,3 @@ class Dispatcher:
         except StoreError as error:
             # The work is done and its result is in hand: losing it over its log would be worse.
             self.notify(f"the log lines of {function.name} could not be kept: {error}")
-
-

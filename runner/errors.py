@@ -117,9 +117,7 @@ class UnsupportedFeature(InvalidModule):
     def __init__(self, feature: str, *, executor: str, other: str | None = None) -> None:
         self.feature, self.executor, self.other = feature, executor, other
         remedy = f"; set `executor: {other}` for this function" if other else ""
-        super().__init__(
-            f"the module uses {feature}, which executor {executor!r} does not run correctly{remedy}"
-        )
+        super().__init__(f"the module uses {feature}, which executor {executor!r} does not run correctly{remedy}")
 
 
 class UnknownImport(InvalidModule):
