@@ -223,7 +223,8 @@ class JobKeys:
     triggers: tuple[Trigger, ...] = field(
         default=(),
         metadata=_doc(
-            "What starts it: a list of mappings with one key each, the kind of trigger. `runner run NAME` starts it whatever they say.",
+            "What starts it: a list of mappings with one key each, the kind of trigger. "
+            "`runner run NAME` starts it whatever they say.",
             called=("on", "trigger", "schedule", "when", "cron"),
             example='[{cron: {schedule: "15 2 * * *"}}]',
         ),
