@@ -130,13 +130,13 @@ def download(url: str) -> bytes:
 WAYS_TO_UV: Sequence[Callable[[], Path]] = (uv_by_venv, uv_by_target, uv_by_release)
 
 
-def find_uv() -> str:
-    """The path of a working uv: `$UV`, PATH, an earlier private copy, or a new one in `.tools/`."""
+def find_uv() -> str | None:
+    """The path of a working uv: `$UV`, PATH, or an earlier private copy in `.tools/`."""
     private = [str(TOOLS / place) for place in ("uv-venv/bin/uv", "uv-target/bin/uv", "uv-release/uv")]
     for candidate in [os.environ.get("UV"), shutil.which("uv"), *private]:
-        if candidate and uv_works(candidate):
+        if uv_works(candidate):
             return candidate
-    return fetch_uv()
+    return None
 
 
 def fetch_uv(ways: Iterable[Callable[[], Path]] = WAYS_TO_UV) -> str:
@@ -264,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--uv", action="store_true", help="print the path of uv, fetching it if need be")
     options = parser.parse_args(arguments)
     try:
-        uv = find_uv()
+        uv = find_uv() or fetch_uv()
         if options.uv:
             print(uv)
         elif options.find:
