@@ -5,6 +5,7 @@ Needs what an installation needs: a package index. uv is used if the machine has
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import shutil
@@ -26,6 +27,7 @@ IGNORED = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", ".runner"
 def wheel() -> Path:
     """The wheel of this tree; built once a session, in a copy, so that the tree stays clean."""
     folder = Path(tempfile.mkdtemp(prefix="runner-wheel-"))
+    atexit.register(shutil.rmtree, folder)
     for name in SOURCES:
         copy(ROOT / name, folder / "tree" / name)
     return build(folder / "tree")
@@ -80,9 +82,8 @@ class Environment:
 
 def call(command: Sequence[str], *, cwd: Path | None = None, status: int = 0) -> subprocess.CompletedProcess[str]:
     """Run a command outside this tree and this environment; shows what it said when its status is another."""
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV", "RUNNER_"))
-    }
+    ours = ("PYTHON", "VIRTUAL_ENV", "RUNNER_")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     done = subprocess.run(command, cwd=cwd or tempfile.gettempdir(), env=inherited, capture_output=True, text=True)
     assert done.returncode == status, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done

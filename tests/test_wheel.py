@@ -13,12 +13,7 @@ import pytest
 
 from tests.installed import ROOT, Environment, wheel
 
-PLUGINS = {
-    "builders": "runner_builders",
-    "sqlite": "runner_sqlite",
-    "wasmer": "runner_wasmer",
-    "wasmtime": "runner_wasmtime",
-}
+PLUGINS = {name: f"runner_{name}" for name in ("builders", "sqlite", "wasmer", "wasmtime")}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
