@@ -5,10 +5,11 @@ A page is a function that returns its text. tests/test_schema.py compares every 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from runner import reference
+from runner import hookspecs, reference
 
 DOCS = Path(__file__).parent
 
@@ -18,7 +19,20 @@ def jobs_yaml() -> str:
     return reference.reference()
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"jobs-yaml.md": jobs_yaml}
+def hooks() -> str:
+    """The hooks, from the hookspecs' own signatures and docstrings."""
+    parts = [
+        "# Hooks",
+        "Made from `runner/hookspecs.py`. A plugin implements those it needs, marked with `@hookimpl`.",
+    ]
+    for name in hookspecs.spec_names():
+        spec = getattr(hookspecs, name)
+        signature = str(inspect.signature(spec)).replace("'", "")
+        parts += [f"## {name}", f"```python\ndef {name}{signature}\n```", inspect.cleandoc(spec.__doc__ or "")]
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"jobs-yaml.md": jobs_yaml, "hooks.md": hooks}
 """Every generated page by its file name."""
 
 

@@ -25,6 +25,8 @@ from runner_builders.diagnostics import from_clang, shown
 from runner_builders.objects import defined_functions, keep_names_only
 
 TARGET = ("-target", "wasm32-wasi", "-mcpu=mvp+bulk_memory+mutable_globals+nontrapping_fptoint+sign_ext")
+STACK_BYTES = 1 << 20
+"""The guest's stack. Zig's own 16 MiB would be a part of every instance's memory."""
 C_FLAGS = ("-O2", "-g0", "-Wall", "-fno-sanitize=all")
 REACTOR_EXPORTS = ("handle", "malloc", "free")
 EXTRA = "pip install 'runner[c]'"
@@ -79,7 +81,7 @@ class ZigBuilder(Builder):
     def build(self, source: Path) -> bytes:
         """See Builder. An unchanged source, headers included, is not compiled again."""
         source = (self._host.project_dir / source).absolute()
-        recipe = " ".join((self.version, *TARGET, *C_FLAGS))
+        recipe = " ".join((self.version, *TARGET, *C_FLAGS, str(STACK_BYTES)))
         module = self._cache.find(source, recipe)
         if module is None:
             first = "" if (self._folder / "zig").exists() else "; the first build takes half a minute"
@@ -113,14 +115,15 @@ class ZigBuilder(Builder):
         model: list[str] = []
         if "handle" in functions and not functions & {"main", "__main_void", "__main_argc_argv", "__original_main"}:
             model = ["-mexec-model=reactor", *(f"-Wl,--export={name}" for name in REACTOR_EXPORTS)]
-        self._run(source, [*common, *model, str(part), "-o", str(module)])
+        stack = f"-Wl,-z,stack-size={STACK_BYTES}"
+        self._run(source, [*common, *model, stack, str(part), "-o", str(module)])
         return [source, *_read_files(rules.read_text(), source.parent)]
 
     def _build_zig(self, source: Path, module: Path) -> None:
         text = source.read_text(encoding="utf-8", errors="replace")
         is_command = re.search(r"^\s*pub fn main\b", text, re.MULTILINE) is not None
         model = [] if is_command else ["-fno-entry", "-rdynamic"]
-        flags = [*TARGET, "-O", "ReleaseSmall", "-fstrip", *model, f"-femit-bin={module}"]
+        flags = [*TARGET, "-O", "ReleaseSmall", "-fstrip", "--stack", str(STACK_BYTES), *model, f"-femit-bin={module}"]
         self._run(source, ["build-exe", source.name, *flags])
 
     def _run(self, source: Path, arguments: Sequence[str]) -> None:
