@@ -46,7 +46,7 @@ def build(tree: Path) -> Path:
     """The wheel of a project folder."""
     uv = find_uv()
     builder = [uv, "build", "--python", sys.executable] if uv else [sys.executable, "-m", "build"]
-    call([*builder, "--wheel", "--out-dir", str(tree / "dist"), str(tree)])
+    call([*builder, "--wheel", "-o", str(tree / "dist"), str(tree)])
     (built,) = (tree / "dist").glob("*.whl")
     return built
 
