@@ -188,7 +188,9 @@ def _decode_error(data: bytes) -> RunnerError:
     try:
         name, fields, tail = json.loads(data)
         kind: Any = classes[name]
-        made: InvocationError = kind(*(fields[field] for field in _FIELDS[kind]), stderr_tail=str(tail))
+        arguments = [fields[field] for field in _FIELDS[kind] if field != "functions"]
+        named = {"functions": fields["functions"]} if kind is Trapped else {}
+        made: InvocationError = kind(*arguments, **named, stderr_tail=str(tail))
     except (ValueError, KeyError, TypeError) as error:
         return WorkerLost(f"it told an unreadable result ({error})")
     return made

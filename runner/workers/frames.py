@@ -120,7 +120,7 @@ class FrameRun:
 
     def _wait(self) -> None:
         now = time.monotonic()
-        remaining = min(self._deadline(worker, frame) for worker, frame in self._busy.values()) - now
+        remaining = min(self._next_look(worker, frame, now) for worker, frame in self._busy.values()) - now
         events = self._poller.poll(max(0.0, remaining) * 1000 + 0.2)
         for descriptor, _ in events:
             self._receive(*self._busy[descriptor])
@@ -129,6 +129,11 @@ class FrameRun:
             for worker, frame in list(self._busy.values()):
                 if self._deadline(worker, frame) <= now:
                     self._lose(worker, frame, self._timeout)
+
+    def _next_look(self, worker: Worker, frame: _Frame, now: float) -> float:
+        """Before this moment it cannot be overdue. One that has not begun may begin while we wait."""
+        deadline = self._deadline(worker, frame)
+        return deadline if worker.reader.started_ns() else min(now + self._timeout, deadline)
 
     def _deadline(self, worker: Worker, frame: _Frame) -> float:
         """When the running invocation must have ended, on the monotonic clock."""
