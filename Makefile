@@ -3,7 +3,7 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 READY := .venv/.ready
-SOURCES := runner plugins tests benchmarks examples tools docs
+TYPED := runner plugins tests tools docs examples/plugin $(patsubst %/,%,$(dir $(firstword $(wildcard benchmarks/*.py))))
 
 # The first Python from 3.8 on that really runs: a pyenv shim may be on PATH and fail.
 FIND_PYTHON := for python in $(PYTHON) python3 /usr/bin/python3 /usr/local/bin/python3 python; do \
@@ -25,11 +25,10 @@ run: $(READY) ## Run the jobs of jobs.yaml (ARGS="--help" for more)
 test: $(READY) ## Run the tests (ARGS="-k name" for some)
 	$(BIN)/pytest $(ARGS)
 
-check: $(READY) ## Format, lint, types, layers
+check: $(READY) ## Check format, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy runner plugins tools
-	$(BIN)/mypy tests
+	$(BIN)/mypy $(TYPED)
 	$(BIN)/lint-imports
 
 format: $(READY) ## Format and fix what can be fixed
