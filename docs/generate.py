@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from runner import hookspecs, reference
+from runner.cli import reference as cli_reference
 
 DOCS = Path(__file__).parent
 
@@ -32,7 +33,12 @@ def hooks() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"jobs-yaml.md": jobs_yaml, "hooks.md": hooks}
+def cli() -> str:
+    """The commands with their options and examples."""
+    return cli_reference.reference()
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"jobs-yaml.md": jobs_yaml, "hooks.md": hooks, "cli.md": cli}
 """Every generated page by its file name."""
 
 
