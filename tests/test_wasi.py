@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from runner_wasmer import wasi_abi as abi
-from runner_wasmer.signatures import SIGNATURES, WASI_MODULE
-from runner_wasmer.wasi import ProcExit, Wasi
-from runner_wasmer.wasi_abi import BADF, FAULT, INVAL, NOTCAPABLE, NOTDIR, NOTSOCK, NOTSUP, SPIPE, SUCCESS
 
 from runner.errors import OutputTooLarge
 from runner.models import LogLevel
 from runner.workers.engine import Call, LogBuffer
+from runner.workers.signatures import SIGNATURES, WASI_MODULE
+from runner.workers.wasi import abi
+from runner.workers.wasi.abi import BADF, FAULT, INVAL, NOTCAPABLE, NOTDIR, NOTSOCK, NOTSUP, SPIPE, SUCCESS
+from runner.workers.wasi.preview1 import ProcExit, Wasi
 
 SIZE = 1 << 16
 """One page of guest memory."""

@@ -23,12 +23,12 @@ from runner.errors import (
     Trapped,
 )
 from runner.workers.engine import Abi, Call, Engine, Loaded
+from runner.workers.wasi.abi import U32_MAX
+from runner.workers.wasi.memory import ALLOCATORS, PointerFault
+from runner.workers.wasi.preview1 import ProcExit, Wasi
 from runner_wasmer.imports import import_object, is_function
 from runner_wasmer.llvm import LIBRARY
-from runner_wasmer.memory import PointerFault
 from runner_wasmer.traps import MESSAGE_LIMIT, trapped
-from runner_wasmer.wasi import ProcExit, Wasi
-from runner_wasmer.wasi_abi import U32_MAX
 
 PAGE_BYTES: Final = 1 << 16
 _MAGIC: Final = b"\0asm\x01\0\0\0"
@@ -38,7 +38,7 @@ _MEMORY_TRAPS: Final = frozenset({"unreachable", "out_of_bounds_memory"})
 """How a guest ends that found no memory: it aborts, or uses the null pointer it was given."""
 
 
-class EngineFault(Exception):  # noqa: N818
+class EngineFault(Exception):
     """Wasmer itself failed; nothing in this process can be relied on any more."""
 
 
@@ -110,6 +110,9 @@ class _Module:
         self._has_memory = isinstance(memory, wasmer.MemoryType)
         maximum = getattr(memory, "maximum", None)
         self._maximum_bytes: int | None = None if maximum is None else maximum * PAGE_BYTES
+        self._wasi.allocator = next(
+            (name for name in ALLOCATORS if is_function(exports.get(name), [_I32], [_I32])), None
+        )
         self.check(exports)
 
     def check(self, exports: dict[str, Any]) -> None:
@@ -129,17 +132,11 @@ class _Module:
         wasi = self._wasi
         wasi.begin(call, self.stdin(input))
         try:
-            # `instance` must live until the call is over: its exports alone do not keep it.
-            instance = wasmer.Instance(self._module, self._imports)
-            exports = instance.exports
-            wasi.attach(exports, exports.memory if self._has_memory else None)
-            output = self.run(exports, input, call)
-            return output, wasi.refresh()
+            return self._instantiate_and_run(input, call), wasi.refresh()
         except ProcExit as ended:
-            code = ended.code
-            if code == 0:
+            if ended.code == 0:
                 return self.output_at_exit(), wasi.refresh()
-            failure: InvocationError = Exited(code)
+            failure: InvocationError = Exited(ended.code)
         except InvocationError as error:
             failure = error
         except RuntimeError as error:
@@ -151,6 +148,13 @@ class _Module:
             size = wasi.refresh()
             wasi.end()
         raise self._explained(failure, size, call)
+
+    def _instantiate_and_run(self, input: bytes, call: Call) -> bytes:
+        # A frame of its own: the traceback of what is raised must not keep the instance.
+        instance = wasmer.Instance(self._module, self._imports)
+        exports = instance.exports
+        self._wasi.attach(exports, exports.memory if self._has_memory else None)
+        return self.run(exports, input, call)
 
     def output_at_exit(self) -> bytes:
         """The output of a guest that ended with proc_exit(0)."""
