@@ -73,6 +73,21 @@ def flush() -> None:
             sys.stdout.flush()
 
 
+def stdout_failure() -> OSError | None:
+    """Why stdout does not take what is waiting for it; None when it does."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        return error
+    return None
+
+
+def cannot_write(error: OSError) -> FileUnavailable:
+    """The error of ours for a stdout that refuses."""
+    return FileUnavailable(f"standard output cannot be written: {error.strerror}")
+
+
 def show_table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[str] = ()) -> None:
     """A table on stdout; see `table`."""
     for line in table(headers, rows, right=right):
@@ -150,4 +165,4 @@ class _Writing:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-            raise FileUnavailable(f"standard output cannot be written: {error.strerror}") from error
+            raise cannot_write(error) from error

@@ -18,7 +18,7 @@ import runner
 from runner.cli import console
 from runner.cli.groups import Group, Lazy, global_options
 from runner.cli.project import Project
-from runner.errors import RunnerError
+from runner.errors import FileUnavailable, RunnerError
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
@@ -43,7 +43,7 @@ COMMANDS = {
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
-        console.show(f"runner {runner.__version__}")
+        click.echo(f"runner {runner.__version__}")
         ctx.exit()
 
 
@@ -91,8 +91,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     if "_RUNNER_COMPLETE" in os.environ:
         root.main(prog_name="runner")  # completes and exits
+    status = _ended(sys.argv[1:] if arguments is None else list(arguments))
+    if console.stdout_failure() is not None:
+        _forget_stdout()
+    return status
+
+
+def _ended(arguments: list[str]) -> int:
     try:
-        return _run(sys.argv[1:] if arguments is None else list(arguments))
+        return _run(arguments)
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.ClickException as error:
@@ -102,9 +109,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.tell("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        _forget_stdout()
         return NOBODY_READS
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and console.stdout_failure() is not None:
+            console.tell_error(console.cannot_write(error))  # click was writing a help text
+            return FileUnavailable.exit_status
         import traceback
 
         traceback.print_exc()
@@ -136,6 +145,7 @@ def _terminate(number: int, _: FrameType | None) -> None:
 
 
 def _forget_stdout() -> None:
-    """Python flushes stdout once more as it ends; that must not complain."""
+    """What could not be written stays in the buffer, and Python flushes it once more as it ends: that
+    must not complain again."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, sys.stdout.fileno())
