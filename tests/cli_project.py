@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -121,6 +122,20 @@ class CliProject:
         done = self.run(*arguments, input=input)
         assert done.status == 0, f"{arguments} ended with {done.status}:\n{done.err}"
         return done
+
+    def on_terminal(self, *arguments: str, **environment: str) -> str:
+        """What the program shows on a terminal, from start to end."""
+        ours, theirs = os.openpty()
+        self.environment |= {"TERM": "xterm", **environment}
+        process = self.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs)
+        os.close(theirs)
+        shown = b""
+        with contextlib.suppress(OSError):  # the last process on the other side has closed it
+            while piece := os.read(ours, 65536):
+                shown += piece
+        os.close(ours)
+        process.wait(30)
+        return shown.decode()
 
 
 class Orphans:

@@ -219,29 +219,12 @@ def test_a_locale_without_these_letters(project: CliProject) -> None:
 # Colours
 
 
-def on_a_terminal(project: CliProject, *arguments: str, **environment: str) -> str:
-    """What the program shows on a terminal."""
-    ours, theirs = os.openpty()
-    project.environment |= {"TERM": "xterm", **environment}
-    process = project.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs)
-    os.close(theirs)
-    shown = b""
-    try:
-        while piece := os.read(ours, 65536):
-            shown += piece
-    except OSError:  # the last one on the other side has closed it
-        pass
-    os.close(ours)
-    process.wait(30)
-    return shown.decode()
-
-
 COLOUR = "\x1b["
 
 
 def test_colours_on_a_terminal_only(project: CliProject) -> None:
-    assert COLOUR in on_a_terminal(project, "plugins", "list")
-    assert COLOUR in on_a_terminal(project, "run")  # an error
+    assert COLOUR in project.on_terminal("plugins", "list")
+    assert COLOUR in project.on_terminal("run")  # an error
     assert COLOUR not in project.ok("plugins", "list").text
     assert COLOUR not in project.run("run").err
 
@@ -258,7 +241,7 @@ def test_colours_on_a_terminal_only(project: CliProject) -> None:
     ],
 )
 def test_no_colours_when_unwanted(project: CliProject, arguments: list[str], environment: dict[str, str]) -> None:
-    shown = on_a_terminal(project, *arguments, **environment)
+    shown = project.on_terminal(*arguments, **environment)
     assert "sqlite" in shown or "there is no jobs.yaml" in shown
     assert COLOUR not in shown
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import threading
 import time
@@ -91,7 +90,9 @@ class Progress:
         # tenths of a second change too often to be read once it takes long
         shown = console.duration(elapsed * 1e3) if elapsed >= 60 else f"{elapsed:.1f} s"
         text = f"[{self._done + 1}/{self._total}] {self._job}  running  {shown}"
-        return text[: shutil.get_terminal_size().columns - 1]
+        # stdout may be a file: it is stderr's width that counts; 0 is a terminal that does not know
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        return text[: columns - 1]
 
     def _clear(self) -> None:
         if self._live:
