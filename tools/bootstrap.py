@@ -264,13 +264,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--uv", action="store_true", help="print the path of uv, fetching it if need be")
     options = parser.parse_args(arguments)
     try:
+        if options.find:
+            found = find_python(options.find, find_uv())
+            print(found or "")
+            return 0 if found else 1
         uv = find_uv() or fetch_uv()
         if options.uv:
             print(uv)
-        elif options.find:
-            found = find_python(options.find, uv)
-            print(found or "")
-            return 0 if found else 1
         else:
             make_environment(uv)
     except BootstrapError as error:
