@@ -6,7 +6,7 @@ process when a library is missing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from runner.contracts import Availability, FunctionExecutor, Host, Provider
@@ -51,6 +51,12 @@ def _create(settings: WorkerSettings, host: Host) -> FunctionExecutor:
     return WorkerExecutor(spec, traits, settings, host)
 
 
+def _install(notify: Callable[[str], None]) -> None:
+    from runner_wasmer import environment
+
+    environment.install(notify)
+
+
 @hookimpl
 def runner_executors() -> Sequence[Provider[FunctionExecutor]]:
     """The Wasmer executor."""
@@ -61,5 +67,6 @@ def runner_executors() -> Sequence[Provider[FunctionExecutor]]:
             create=_create,
             settings=WorkerSettings,
             available=_available,
+            install=_install,
         )
     ]

@@ -8,6 +8,9 @@ can run it.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -153,9 +156,19 @@ EngineFactory = Callable[[], Engine]
 
 
 def import_engine(path: str) -> Engine:
-    """The engine of the module with this import path."""
-    import importlib
+    """The engine of the module with this import path.
 
+    The packages around it are not run: a plugin's `__init__` holds hooks for the app and imports
+    what only the app's interpreter has.
+    """
+    parents = path.split(".")[:-1]
+    for end in range(1, len(parents) + 1):
+        name = ".".join(parents[:end])
+        if name not in sys.modules:
+            spec = importlib.util.find_spec(name)
+            if spec is None:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+            sys.modules[name] = importlib.util.module_from_spec(spec)
     factory: Any = importlib.import_module(path).engine
     engine: Engine = factory()
     return engine
