@@ -81,7 +81,8 @@ def _config(plugins: Plugins, file: Path) -> tuple[Config | None, Check]:
     try:
         config = load(file, plugins.catalogue)
     except RunnerError as error:
-        detail = f"{len(error.problems)} problems" if isinstance(error, ConfigError) else str(error)
+        count = len(error.problems) if isinstance(error, ConfigError) else 0
+        detail = f"{count} problem{'' if count == 1 else 's'}" if count else str(error)
         remedy = "`runner validate` shows them" if isinstance(error, ConfigError) else ""
         return None, Check(part="jobs.yaml", name=str(file), ok=False, needed=True, detail=detail, remedy=remedy)
     detail = f"{len(config.functions)} functions, {len(config.jobs)} jobs"

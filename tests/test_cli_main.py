@@ -198,6 +198,15 @@ def test_a_reader_that_goes_away_ends_it_quietly(project: CliProject) -> None:
     assert (done.status, done.err) == (128 + signal.SIGPIPE, "")
 
 
+def test_nobody_reads_anything(project: CliProject) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    project.declare("{echo: {run: echo, input: text}}")
+    done = project.run("run", stdout=writer, stderr=writer)
+    os.close(writer)
+    assert done.status == 128 + signal.SIGPIPE
+
+
 @pytest.mark.parametrize("arguments", [["schema"], ["--help"], ["--version"], ["run"]])
 def test_a_full_disk_under_stdout(project: CliProject, arguments: list[str]) -> None:
     project.declare("{echo: {run: echo, input: text}}")

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -73,11 +73,11 @@ def flush() -> None:
             sys.stdout.flush()
 
 
-def stdout_failure() -> OSError | None:
-    """Why stdout does not take what is waiting for it; None when it does."""
+def failure(stream: TextIO | None) -> OSError | None:
+    """Why a stream does not take what is waiting for it; None when it does, or is not there."""
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        if stream is not None:
+            stream.flush()
     except OSError as error:
         return error
     return None

@@ -42,7 +42,8 @@ def doctor(project: Project, as_json: bool) -> int:
         else:
             console.show(_line(check))
     if missing:
-        project.say(f"{console.counted(missing, 'thing')} that jobs need do not work")
+        verb = "does" if missing == 1 else "do"
+        project.say(f"{console.counted(missing, 'thing')} that jobs need {verb} not work")
         return NotAvailable.exit_status
     return 0
 

@@ -37,9 +37,10 @@ def list_engines(project: Project, as_json: bool) -> None:
         else:
             status = click.style("available", fg="green") if found.ok else click.style("missing", fg="yellow")
             why_not = "; ".join(filter(None, (found.reason, found.remedy)))
-            rows.append((provider.name, status, provider.summary if found.ok else why_not, found.version))
+            what = provider.summary if found.ok else why_not
+            rows.append((provider.name, status, found.version if found.ok else "", console.printable(what)))
     if rows:
-        console.show_table(("name", "status", "", "version"), rows)
+        console.show_table(("name", "status", "version", ""), rows)
 
 
 @engines.command("install")

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import TextIO
 
 import click
 
@@ -92,8 +93,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "_RUNNER_COMPLETE" in os.environ:
         root.main(prog_name="runner")  # completes and exits
     status = _ended(sys.argv[1:] if arguments is None else list(arguments))
-    if console.stdout_failure() is not None:
-        _forget_stdout()
+    for stream in (sys.stdout, sys.stderr):
+        if console.failure(stream) is not None:
+            _forget(stream)
     return status
 
 
@@ -111,7 +113,7 @@ def _ended(arguments: list[str]) -> int:
     except BrokenPipeError:
         return NOBODY_READS
     except Exception as error:
-        if isinstance(error, OSError) and console.stdout_failure() is not None:
+        if isinstance(error, OSError) and console.failure(sys.stdout) is not None:
             console.tell_error(console.cannot_write(error))  # click was writing a help text
             return FileUnavailable.exit_status
         import traceback
@@ -144,8 +146,8 @@ def _terminate(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)  # an exception, so that workers are ended and files put in order
 
 
-def _forget_stdout() -> None:
+def _forget(stream: TextIO) -> None:
     """What could not be written stays in the buffer, and Python flushes it once more as it ends: that
     must not complain again."""
     nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
+    os.dup2(nothing, stream.fileno())
