@@ -6,9 +6,7 @@ Open one, use it, close it (it is a context manager). It may be used from severa
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-import tempfile
 import threading
 import time
 import uuid
@@ -19,6 +17,7 @@ from types import TracebackType
 from typing import Any, cast
 
 from runner import wasm as wasm_modules
+from runner.automatic import AutoExecutor
 from runner.config import Config, FunctionConfig, load
 from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Host
 from runner.dispatcher import Attempted, Dispatcher
@@ -30,9 +29,9 @@ from runner.errors import (
     RunnerError,
     StoreReadOnly,
     ToolchainUnavailable,
-    UnsupportedFeature,
     UsageError,
 )
+from runner.files import read_file, write_whole
 from runner.jobskeys import AUTO_EXECUTOR
 from runner.models import Function, InvocationContext, InvocationResult
 from runner.plugins import Plugins
@@ -202,7 +201,7 @@ class Runner:
         )
         if function.executor != AUTO_EXECUTOR:
             return self.executor(function.executor, settings)
-        return _AutoExecutor(self, function)
+        return AutoExecutor(self.automatic_executors(), self.executor, self.tell_once)
 
     def automatic_executors(self) -> list[str]:
         """The available executors that `auto` may take, best first. Raises EngineUnavailable without any."""
@@ -249,9 +248,9 @@ class Runner:
     def module_of(self, function: FunctionConfig) -> tuple[bytes, str | None]:
         """The module's bytes, built if it has a source, and the source's content id."""
         if function.wasm is not None:
-            return _read(function.wasm), None
+            return read_file(function.wasm), None
         assert function.source is not None
-        source = _read(function.source)
+        source = read_file(function.source)
         return self._builder(function.source).build(function.source), wasm_modules.content_id(source)
 
     def _builder(self, source: Path) -> Builder:
@@ -338,7 +337,7 @@ class Runner:
             )
             error, output = attempted.result.error, attempted.result.output
             if output is not None and job.output is not None:
-                write_output(job.output, output)
+                write_whole(job.output, output)
         except RunnerError as raised:
             error = raised
         return JobReport(
@@ -356,43 +355,6 @@ class Runner:
         )
 
 
-class _AutoExecutor(FunctionExecutor):
-    """`executor: auto`: the best executor that is here and runs this function's module."""
-
-    def __init__(self, runner: Runner, function: Function) -> None:
-        self._runner = runner
-        self._name = function.name
-
-    def execute_many(self, function: Function, inputs: Any, context: InvocationContext) -> Any:
-        names = self._runner.automatic_executors()
-        for position, name in enumerate(names):
-            executor = self._runner.executor(name)
-            try:
-                results = executor.execute_many(function, inputs, context)
-            except UnsupportedFeature as refused:
-                if position + 1 == len(names):
-                    raise
-                self._runner.tell_once(
-                    f"{self._name}: {refused.feature} is not for {name}; {names[position + 1]} takes it"
-                )
-                continue
-            self._runner.tell_once(f"executor: auto chose {name}")
-            return results
-        raise AssertionError("automatic_executors gives at least one")
-
-    def precompile(self, wasm_cid: str, wasm: bytes, *, memory_limit_mb: int = 64) -> None:
-        self._runner.executor(self._runner.automatic_executors()[0]).precompile(
-            wasm_cid, wasm, memory_limit_mb=memory_limit_mb
-        )
-
-    def invalidate(self, wasm_cid: str) -> None:
-        for name in self._runner.automatic_executors():
-            self._runner.executor(name).invalidate(wasm_cid)
-
-    def close(self) -> None:
-        """The Runner closes the executors it made."""
-
-
 class _LateRegistry:
     """Stands for the registry until it is needed."""
 
@@ -405,39 +367,3 @@ class _LateRegistry:
 
 def _no_modules(wasm_cid: str) -> bytes:
     raise UsageError(f"module {wasm_cid} was asked for before there is a registry")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise FileUnavailable(f"cannot read {path}: {error.strerror}") from error
-
-
-def write_output(path: Path, data: bytes) -> None:
-    """Write a file so that it appears whole or not at all, and lasts once it has appeared.
-
-    Raises FileUnavailable, with nothing changed, when it cannot be written.
-    """
-    temporary = ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise FileUnavailable(f"cannot write {path}: it is a folder")
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with open(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o666 & ~_umask())
-        Path(temporary).replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            Path(temporary).unlink()
-        raise FileUnavailable(f"cannot write {path}: {error.strerror}") from error
-
-
-def _umask() -> int:
-    with contextlib.suppress(OSError, StopIteration, ValueError), open("/proc/self/status") as lines:
-        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
-    return 0o022

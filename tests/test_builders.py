@@ -151,3 +151,41 @@ def test_a_damaged_cache_entry_is_built_again(tmp_path: Path, builder_for: Build
     for entry in (zig_state / "build" / "modules").iterdir():
         entry.write_bytes(entry.read_bytes()[:-3] + b"xyz")
     assert builder.build(Path("start.wat")) == module
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("nothing.c", "int helper(void) { return 1; }\n"), ("nothing.zig", "pub fn helper() u8 { return 1; }\n")],
+)
+def test_a_source_without_entry_point_says_what_is_missing(
+    name: str, text: str, tmp_path: Path, builder_for: BuilderFor
+) -> None:
+    _written(tmp_path, name, text)
+    with pytest.raises(BuildError, match=rf"{name}.*main.*handle"):
+        builder_for(tmp_path, Path(name).suffix).build(Path(name))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_an_edited_import_of_a_zig_source_is_noticed(tmp_path: Path, builder_for: BuilderFor) -> None:
+    _written(tmp_path / "sub", "part.zig", "pub const value = 1;\n")
+    text = 'const part = @import("sub/part.zig");\nexport fn handle(_: usize, _: usize) u64 { return part.value; }\n'
+    _written(tmp_path, "whole.zig", text)
+    builder = builder_for(tmp_path, ".zig")
+    first = builder.build(Path("whole.zig"))
+    _written(tmp_path / "sub", "part.zig", "pub const value = 2;\n")
+    assert first != builder.build(Path("whole.zig"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_the_environment_does_not_reach_the_compiler(
+    tmp_path: Path, builder_for: BuilderFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _written(tmp_path / "elsewhere", "hidden.h", "#define HIDDEN 1\n")
+    monkeypatch.setenv("CPATH", str(tmp_path / "elsewhere"))
+    _written(tmp_path, "uses.c", '#include "hidden.h"\nint main(void) { return HIDDEN; }\n')
+    with pytest.raises(BuildError, match=r"'hidden\.h' file not found"):
+        builder_for(tmp_path, ".c").build(Path("uses.c"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from runner.contracts import Availability, Builder, Host
 from runner.errors import BuildError, FileUnavailable, ToolchainUnavailable
+from runner_builders import zigdeps
 from runner_builders.cache import BuildCache, now_ns
 from runner_builders.diagnostics import from_clang, shown
 from runner_builders.objects import defined_functions, keep_names_only
@@ -29,6 +29,7 @@ STACK_BYTES = 1 << 20
 """The guest's stack. Zig's own 16 MiB would be a part of every instance's memory."""
 C_FLAGS = ("-O2", "-g0", "-Wall", "-fno-sanitize=all")
 REACTOR_EXPORTS = ("handle", "malloc", "free")
+_MAINS = frozenset({"main", "__main_void", "__main_argc_argv", "__original_main", "_start"})
 EXTRA = "pip install 'runner[c]'"
 
 
@@ -87,23 +88,26 @@ class ZigBuilder(Builder):
             first = "" if (self._folder / "zig").exists() else "; the first build takes half a minute"
             self._host.notify(f"compiling {source.name} with {self.version}{first}")
             started_ns = now_ns()
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=self._folder, prefix="build-") as scratch:
+            with self._scratch() as scratch:
                 module, inputs = self._build(source, Path(scratch))
+            if not inputs:  # nobody can tell what it read: it is compiled again each time
+                return module
             with contextlib.suppress(OSError):  # a state folder that is full only costs the next build its time
                 self._cache.keep(source, recipe, inputs, module, started_ns=started_ns)
         return module
+
+    def _scratch(self) -> tempfile.TemporaryDirectory[str]:
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return tempfile.TemporaryDirectory(dir=self._folder, prefix="build-")
+        except OSError as error:
+            raise FileUnavailable(f"cannot build in {self._folder}: {error.strerror}") from error
 
     def _build(self, source: Path, scratch: Path) -> tuple[bytes, list[Path]]:
         if not source.is_file():
             raise FileUnavailable(f"cannot read {shown(source, self._host.project_dir)}: it is no file")
         module = scratch / "module.wasm"
-        if source.suffix == ".zig":
-            self._build_zig(source, module)
-            # What `@import` reads is not told to us: files of the folder may all be part of it.
-            inputs = sorted(source.parent.glob("*.zig"))
-        else:
-            inputs = self._build_c(source, module, scratch)
+        inputs = self._build_zig(source, module) if source.suffix == ".zig" else self._build_c(source, module, scratch)
         return keep_names_only(module.read_bytes()), inputs
 
     def _build_c(self, source: Path, module: Path, scratch: Path) -> list[Path]:
@@ -113,22 +117,38 @@ class ZigBuilder(Builder):
         self._run(source, [*common, "-MMD", "-MF", str(rules), "-c", source.name, "-o", str(part)])
         functions = defined_functions(part.read_bytes())
         model: list[str] = []
-        if "handle" in functions and not functions & {"main", "__main_void", "__main_argc_argv", "__original_main"}:
+        if not functions & _MAINS:
+            if "handle" not in functions:  # the linker would make a command that calls nothing
+                raise self._nothing_to_call(source)
             model = ["-mexec-model=reactor", *(f"-Wl,--export={name}" for name in REACTOR_EXPORTS)]
         stack = f"-Wl,-z,stack-size={STACK_BYTES}"
-        self._run(source, [*common, *model, stack, str(part), "-o", str(module)])
+        try:
+            self._run(source, [*common, *model, stack, str(part), "-o", str(module)])
+        except BuildError as error:
+            told = error.diagnostics.replace(f"wasm-ld: error: {part}: ", f"{error.source}: error: ")
+            raise BuildError(error.source, told) from error
         return [source, *_read_files(rules.read_text(), source.parent)]
 
-    def _build_zig(self, source: Path, module: Path) -> None:
-        text = source.read_text(encoding="utf-8", errors="replace")
-        is_command = re.search(r"^\s*pub fn main\b", text, re.MULTILINE) is not None
-        model = [] if is_command else ["-fno-entry", "-rdynamic"]
+    def _build_zig(self, source: Path, module: Path) -> list[Path]:
+        found = zigdeps.scan(source)
+        if found.kind is zigdeps.Kind.NEITHER:
+            raise self._nothing_to_call(source)
+        model = [] if found.kind is zigdeps.Kind.COMMAND else ["-fno-entry", "-rdynamic"]
         flags = [*TARGET, "-O", "ReleaseSmall", "-fstrip", "--stack", str(STACK_BYTES), *model, f"-femit-bin={module}"]
         self._run(source, ["build-exe", source.name, *flags])
+        return list(found.inputs)
+
+    def _nothing_to_call(self, source: Path) -> BuildError:
+        name = shown(source, self._host.project_dir)
+        hint = {".cpp": '`extern "C" ... handle`', ".zig": "`export fn handle`"}.get(source.suffix, "`handle`")
+        main = "`pub fn main`" if source.suffix == ".zig" else "`main`"
+        return BuildError(name, f"{name}:1:1: error: neither {main} nor {hint} is defined: nothing can be called")
 
     def _run(self, source: Path, arguments: Sequence[str]) -> None:
         environment = {
-            **os.environ,
+            # Not ours: CPATH and its like would make another machine's module differ.
+            "PATH": os.defpath,
+            "LC_ALL": "C",
             "ZIG_GLOBAL_CACHE_DIR": str(self._folder / "zig"),
             "ZIG_LOCAL_CACHE_DIR": str(self._folder / "zig"),
         }

@@ -7,7 +7,6 @@ same limits and the same walls.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 
 from runner.contracts import Availability, FunctionExecutor, Host, Provider
@@ -16,6 +15,8 @@ from runner.workers.settings import WorkerSettings
 
 
 def _available() -> Availability:
+    from importlib import metadata
+
     try:
         return Availability(ok=True, version=metadata.version("wasmtime"))
     except metadata.PackageNotFoundError:
@@ -23,6 +24,8 @@ def _available() -> Availability:
 
 
 def _create(settings: WorkerSettings, host: Host) -> FunctionExecutor:
+    from importlib import metadata
+
     from runner.workers.executor import EngineTraits, WorkerExecutor
     from runner.workers.launch import EngineSpec
     from runner_wasmtime.features import VERIFIED

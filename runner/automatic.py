@@ -1,0 +1,52 @@
+"""`executor: auto`: the best executor that is here and runs the function's module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from runner.contracts import FunctionExecutor
+from runner.errors import UnsupportedFeature
+from runner.models import Function, InvocationContext, InvocationResult
+
+
+class AutoExecutor(FunctionExecutor):
+    """Takes the first of several executors; the next one for a module that it refuses.
+
+    `names` has at least one, best first; `executor` gives the part of a name, `tell_once` says a
+    sentence that need not be repeated.
+    """
+
+    def __init__(
+        self, names: Sequence[str], executor: Callable[[str], FunctionExecutor], tell_once: Callable[[str], None]
+    ) -> None:
+        self._names, self._executor, self._tell_once = tuple(names), executor, tell_once
+
+    def execute_many(
+        self, function: Function, inputs: Iterable[bytes], context: InvocationContext
+    ) -> Iterator[InvocationResult]:
+        """See FunctionExecutor. Which one was chosen is told once."""
+        for name, following in zip(self._names, self._names[1:], strict=False):
+            try:
+                return self._with(name, function, inputs, context)
+            except UnsupportedFeature as refused:
+                self._tell_once(f"{function.name}: {refused.feature} is not for {name}; {following} takes it")
+        return self._with(self._names[-1], function, inputs, context)
+
+    def _with(
+        self, name: str, function: Function, inputs: Iterable[bytes], context: InvocationContext
+    ) -> Iterator[InvocationResult]:
+        results = self._executor(name).execute_many(function, inputs, context)
+        self._tell_once(f"executor: auto chose {name}")
+        return results
+
+    def precompile(self, wasm_cid: str, wasm: bytes, *, memory_limit_mb: int = 64) -> None:
+        """See FunctionExecutor."""
+        self._executor(self._names[0]).precompile(wasm_cid, wasm, memory_limit_mb=memory_limit_mb)
+
+    def invalidate(self, wasm_cid: str) -> None:
+        """See FunctionExecutor."""
+        for name in self._names:
+            self._executor(name).invalidate(wasm_cid)
+
+    def close(self) -> None:
+        """The executors belong to whoever made them."""
