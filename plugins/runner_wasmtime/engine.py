@@ -29,7 +29,7 @@ from runner.workers.marshal import import_function
 from runner.workers.wasi.abi import U32_MAX
 from runner.workers.wasi.memory import ALLOCATORS, PointerFault
 from runner.workers.wasi.preview1 import ProcExit, Wasi
-from runner_wasmtime.native import Guest, Import, Program
+from runner_wasmtime.native import Guest, Import, Limits, Program, use_one_slot
 from runner_wasmtime.signatures import SIGNATURES
 from runner_wasmtime.traps import code_of, reason, trapped
 from runner_wasmtime.watchdog import Watchdog
@@ -37,11 +37,10 @@ from runner_wasmtime.watchdog import Watchdog
 PAGE_BYTES: Final = 1 << 16
 STACK_BYTES: Final = 1 << 20
 """A guest's stack; deeper recursion traps."""
-TABLE_LIMIT: Final = 100_000
-"""Elements a table may have."""
-TABLES: Final = 64
-"""Tables a module may have."""
 MEBIBYTE: Final = 1 << 20
+LIMITS: Final = Limits(
+    tables=64, table_elements=100_000, memory_bytes=1 << 32, keep_bytes=256 << 10, instance_bytes=16 * MEBIBYTE
+)
 
 _MAGIC: Final = b"\0asm\x01\0\0\0"
 _REACTOR_ALLOCATORS: Final = ("malloc", "alloc")
@@ -125,6 +124,7 @@ def _config(*, parallel: bool = False) -> Config:
     # An image of the initial memory would be a file in memory, and a worker may not make files grow.
     config.memory_init_cow = False
     config.parallel_compilation = parallel
+    use_one_slot(config, LIMITS)
     return config
 
 
@@ -187,18 +187,19 @@ class _Module:
 
     def invoke(self, input: bytes, call: Call) -> tuple[bytes, int]:
         """See `runner.workers.engine.Loaded`."""
-        wasi, program, watchdog = self._wasi, self._program, self._watchdog
+        wasi, watchdog = self._wasi, self._watchdog
         wasi.begin(call, self.stdin(input))
-        limit = call.memory_limit_mb * MEBIBYTE
-        guest = Guest(program, memory_bytes=limit, table_elements=TABLE_LIMIT, tables=TABLES)
+        guest = Guest(self._program, memory_bytes=call.memory_limit_mb * MEBIBYTE, limits=LIMITS)
         watchdog.arm(call.timeout_seconds)
         size = 0
+        failure: InvocationError | None = None
         try:
-            return self._instantiate_and_run(guest, input, call), wasi.refresh()
+            output = self._instantiate_and_run(guest, input, call)
         except ProcExit as ended:
-            if ended.code == 0:
-                return self.output_at_exit(), wasi.refresh()
-            failure: InvocationError = Exited(ended.code)
+            if ended.code:
+                failure = Exited(ended.code)
+            else:
+                output = self.output_at_exit()
         except InvocationError as error:
             failure = error
         except Trap as trap:
@@ -208,7 +209,9 @@ class _Module:
             size = wasi.refresh()
             wasi.end()
             guest.close()
-        raise self._explained(failure, size, call)
+        if failure is not None:
+            raise self._explained(failure, size, call)
+        return output, size
 
     def _instantiate_and_run(self, guest: Guest, input: bytes, call: Call) -> bytes:
         try:

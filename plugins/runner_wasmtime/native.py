@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NoReturn
 
-from wasmtime import Engine, FuncType, InstancePre, Linker, Module, Trap, ValType, WasmtimeError
+from wasmtime import Config, Engine, FuncType, InstancePre, Linker, Module, Trap, ValType, WasmtimeError
 from wasmtime import _ffi as ffi
 
 from runner.workers.signatures import Signature
@@ -26,8 +27,51 @@ _view_of = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_ssize_t
     ("PyMemoryView_FromMemory", ctypes.pythonapi)
 )
 
+# The same function as in the bindings, giving the address as an integer.
+_memory_data = ffi.dll["wasmtime_memory_data"]
+_memory_data.restype = ctypes.c_void_p
+_memory_data.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+
 Import = tuple[str, str, Signature, Callable[..., int | None]]
 """Module, name, types and the function to call."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What the one instance of a process may have at most, whatever its function's limits are."""
+
+    tables: int
+    table_elements: int
+    """Elements of each table."""
+    memory_bytes: int
+    keep_bytes: int
+    """How much of a memory is cleared by overwriting after an instance; the rest goes back to the system."""
+    instance_bytes: int
+    """What wasmtime itself keeps of an instance: its globals, its functions' addresses."""
+
+
+def use_one_slot(config: Config, limits: Limits) -> None:
+    """Reserve the addresses of one instance once, instead of mapping and unmapping for each: that is
+    half the time of a small invocation. Wasmtime clears the slot before the next instance sees it."""
+    pool = ffi.wasmtime_pooling_allocation_config_new()
+    for name, value in (
+        ("total_core_instances", 1),
+        ("total_component_instances", 0),
+        ("total_memories", 1),
+        ("total_tables", limits.tables),
+        ("total_stacks", 0),
+        ("total_gc_heaps", 0),
+        ("max_memories_per_module", 1),
+        ("max_tables_per_module", limits.tables),
+        ("max_memory_size", limits.memory_bytes),
+        ("max_core_instance_size", limits.instance_bytes),
+        ("table_elements", limits.table_elements),
+        ("linear_memory_keep_resident", limits.keep_bytes),
+        ("table_keep_resident", limits.keep_bytes),
+    ):
+        getattr(ffi, f"wasmtime_pooling_allocation_config_{name}_set")(pool, value)
+    ffi.wasmtime_pooling_allocation_strategy_set(config.ptr(), pool)
+    ffi.wasmtime_pooling_allocation_config_delete(pool)
 
 
 class Program:
@@ -37,7 +81,8 @@ class Program:
     """
 
     def __init__(self, engine: Engine, module: Module, imports: Iterable[Import]) -> None:
-        self.engine = engine
+        self.engine = engine  # kept alive for the pointer
+        self.engine_pointer = engine.ptr()
         self.raised: BaseException | None = None
         self._callbacks: list[Any] = []  # wasmtime holds their addresses, not them
         self._linker = Linker(engine)
@@ -86,11 +131,11 @@ class Guest:
 
     __slots__ = ("_address", "_context", "_instance", "_memory", "_program", "_store")
 
-    def __init__(self, program: Program, *, memory_bytes: int, table_elements: int, tables: int) -> None:
+    def __init__(self, program: Program, *, memory_bytes: int, limits: Limits) -> None:
         self._program = program
-        self._store = store = ffi.wasmtime_store_new(program.engine.ptr(), None, _NO_FINALIZER)
+        self._store = store = ffi.wasmtime_store_new(program.engine_pointer, None, _NO_FINALIZER)
         self._context = ffi.wasmtime_store_context(store)
-        ffi.wasmtime_store_limiter(store, memory_bytes, table_elements, 1, tables, 1)
+        ffi.wasmtime_store_limiter(store, memory_bytes, limits.table_elements, 1, limits.tables, 1)
         ffi.wasmtime_context_set_epoch_deadline(self._context, 1)
         self._instance = ctypes.byref(ffi.wasmtime_instance_t())
         self._memory: Any = None
@@ -110,8 +155,7 @@ class Guest:
         """Make `buffer` and `data_size` those of the export `memory`, which must be one."""
         memory = ffi.wasmtime_memory_t.from_buffer_copy(self._export(b"memory").of.memory)
         self._memory = ctypes.byref(memory)
-        start = ffi.wasmtime_memory_data(self._context, self._memory)
-        self._address = _address(start)
+        self._address = _memory_data(self._context, self._memory) or 0
 
     @property
     def data_size(self) -> int:
