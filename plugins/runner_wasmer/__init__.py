@@ -31,7 +31,7 @@ def _create(settings: WorkerSettings, host: Host) -> FunctionExecutor:
     from runner.errors import EngineUnavailable
     from runner.workers.executor import EngineTraits, WorkerExecutor
     from runner.workers.launch import EngineSpec
-    from runner_wasmer import environment, llvm
+    from runner_wasmer import artifact, environment, llvm
     from runner_wasmer.features import VERIFIED
     from runner_wasmer.signatures import SIGNATURES
 
@@ -42,7 +42,7 @@ def _create(settings: WorkerSettings, host: Host) -> FunctionExecutor:
     spec = EngineSpec(
         name="wasmer",
         module="runner_wasmer.engine",
-        version=environment.VERSION,
+        version=f"{environment.VERSION}-{artifact.FORMAT}",
         package_dir=Path(__file__).parent.parent,
         python=home.python,
         compile_environment=llvm.environment(llvm.library_folder(host.state_dir, home.site_packages), {}),

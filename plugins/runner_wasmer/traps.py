@@ -34,6 +34,11 @@ KINDS: Final = {
 _FRAME: Final = re.compile(r"^ {4}at (.+) \(.*\[(\d+)\]:0x[0-9a-f]+\)$", re.MULTILINE)
 
 
+def message_of(error: BaseException) -> str:
+    """What an error of Wasmer's says, as far as it is kept."""
+    return str(error.args[0])[:MESSAGE_LIMIT] if error.args else ""
+
+
 def trapped(message: str, *, stderr_tail: str = "") -> Trapped | None:
     """The error for a message of Wasmer's; None when it tells of no trap.
 

@@ -37,7 +37,7 @@ WALLS = SHARED_WALLS + LAST_WALLS
 
 ALLOWED_SYSCALLS = (
     "read write readv writev recvfrom recvmsg sendto sendmsg poll ppoll select pselect6 close fstat newfstatat lseek "
-    "mmap munmap mprotect mremap madvise brk memfd_create ftruncate fcntl "
+    "mmap munmap mprotect mremap madvise mincore brk memfd_create ftruncate fcntl "
     "rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack restart_syscall "
     "futex sched_yield sched_getaffinity membarrier rseq set_robust_list get_robust_list "
     "clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday getrandom getrusage getpid gettid "

@@ -16,7 +16,7 @@ ALLOCATORS: Final = ("orama_alloc", "malloc", "alloc")
 _NO_BYTES = memoryview(b"")
 
 
-class PointerFault(Exception):  # noqa: N818
+class PointerFault(Exception):
     """The guest gave an address outside its memory. Ends as EFAULT or as a trap, never as itself."""
 
 
@@ -40,12 +40,13 @@ class GuestMemory:
         self.allocator: str | None = None
         """The export that allocates a host function's answer; None when the guest has none."""
 
-    def attach(self, exports: Any, memory: Any) -> None:
-        """Serve the instance with these exports; `memory` is None when it has none."""
+    def attach(self, exports: Any, memory: Any, view: memoryview | None = None) -> None:
+        """Serve the instance with these exports; `memory` is None when it has none. `view` is one of
+        the whole memory, if the caller has it already."""
         self._exports = exports
         if memory is not None:
             self._memory = memory
-            self.view = view = memoryview(memory.buffer)
+            self.view = view = memoryview(memory.buffer) if view is None else view
             self.size = len(view)
 
     def detach(self) -> None:

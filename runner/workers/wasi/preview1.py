@@ -30,7 +30,7 @@ _HOST_CLOCKS: Final = {
 }
 
 
-class ProcExit(Exception):  # noqa: N818
+class ProcExit(Exception):
     """Ends the guest: it called proc_exit, or raised a signal that ends a process."""
 
     def __init__(self, code: int) -> None:

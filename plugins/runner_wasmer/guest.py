@@ -1,0 +1,75 @@
+"""An instance between its making and its end, and how many of them a process keeps for reuse."""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from runner_wasmer.artifact import Artifact
+from runner_wasmer.restore import restorer
+
+_NO_MEMORY: Final = memoryview(b"")
+_KEPT_LIMIT: Final = 8
+"""Modules that keep their instance: each holds 6 GiB of addresses and the memory it starts with."""
+
+
+class Guest:
+    """One instance and what of it is called. It holds everything that keeps the instance alive."""
+
+    __slots__ = ("_instance", "_refused", "_restorer", "exports", "functions", "memory", "view")
+
+    def __init__(
+        self, instance: Any, called: tuple[str, ...], artifact: Artifact, *, has_memory: bool, reuse: bool
+    ) -> None:
+        self._instance = instance
+        self.exports = exports = instance.exports
+        self.functions: tuple[Callable[..., int], ...] = tuple([getattr(exports, name) for name in called])
+        self.memory: Any = None
+        self.view = _NO_MEMORY
+        if has_memory:
+            self.memory = memory = exports.memory
+            self.view = memoryview(memory.buffer)
+        self._refused = artifact.refused
+        self._restorer = restorer(exports, self.view, artifact) if reuse else None
+
+    @property
+    def can_be_restored(self) -> bool:
+        """Whether `restore` may succeed."""
+        return self._restorer is not None
+
+    @property
+    def was_refused_memory(self) -> bool:
+        """Whether growing its memory failed since it was made or restored."""
+        return self._refused is not None and getattr(self.exports, self._refused).value != 0
+
+    def restore(self, memory_size: int) -> bool:
+        """Undo an invocation that ended well, with a memory of that size; False: drop this guest."""
+        found = self._restorer
+        return found is not None and memory_size == len(self.view) and found.restore()
+
+
+class Keeper(Protocol):
+    """Something that keeps a guest, and can do without."""
+
+    def forget(self) -> None:
+        """Drop the guest."""
+
+
+class KeptGuests:
+    """Holds the number of kept guests down: the keeper that began longest ago forgets its own."""
+
+    def __init__(self) -> None:
+        self._keepers: deque[weakref.ref[Keeper]] = deque()
+
+    def add(self, keeper: Keeper) -> None:
+        """Note that `keeper` has a new guest."""
+        found = weakref.ref(keeper)
+        if found in self._keepers:
+            self._keepers.remove(found)
+        self._keepers.append(found)
+        while len(self._keepers) > _KEPT_LIMIT:
+            oldest = self._keepers.popleft()()
+            if oldest is not None:
+                oldest.forget()
