@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from runner_builders import runner_builders, zig
+from runner_builders.settings import ZigSettings
 
 from runner import wasm
 from runner.contracts import Builder, Host
@@ -107,7 +108,7 @@ def test_a_build_over_its_deadline_is_ended(tmp_path: Path) -> None:
     _written(tmp_path, "hello.c", C_HELLO)
     host = Host(project_dir=tmp_path, state_dir=tmp_path / "state", get_wasm_bytes=lambda _: b"")
     with pytest.raises(BuildError, match=r"took longer than 0\.05 s"):
-        zig.ZigBuilder(zig.ZigSettings(timeout_seconds=0.05), host).build(Path("hello.c"))
+        zig.ZigBuilder(ZigSettings(timeout_seconds=0.05), host).build(Path("hello.c"))
 
 
 def test_a_missing_compiler_names_the_extra(

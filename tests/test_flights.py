@@ -10,7 +10,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from runner_builders.zig import ZigBuilder, ZigSettings
+from runner_builders.settings import ZigSettings
+from runner_builders.zig import ZigBuilder
 
 from runner.contracts import Host
 

@@ -10,10 +10,11 @@ from typing import Any
 
 from runner.contracts import Availability, Builder, Host, Provider
 from runner.hookspecs import hookimpl
+from runner_builders.settings import ZigSettings
 
 
 def _create_zig(settings: Any, host: Host) -> Builder:
-    from runner_builders.zig import ZigBuilder, ZigSettings
+    from runner_builders.zig import ZigBuilder
 
     return ZigBuilder(settings or ZigSettings(), host)
 
@@ -33,8 +34,6 @@ def _create_wat(_settings: Any, host: Host) -> Builder:
 @hookimpl
 def runner_builders() -> Sequence[Provider[Builder]]:
     """The two builders; the names are their suffixes."""
-    from runner_builders.zig import ZigSettings
-
     return [
         Provider[Builder](
             name=".c,.cpp,.zig",

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from runner_builders import zigdeps
 from runner_builders.cache import BuildCache, now_ns
 from runner_builders.diagnostics import from_clang, shown
 from runner_builders.objects import defined_functions, keep_names_only
+from runner_builders.settings import ZigSettings
 
 TARGET = ("-target", "wasm32-wasi", "-mcpu=mvp+bulk_memory+mutable_globals+nontrapping_fptoint+sign_ext")
 STACK_BYTES = 1 << 20
@@ -31,15 +31,6 @@ C_FLAGS = ("-O2", "-g0", "-Wall", "-fno-sanitize=all")
 REACTOR_EXPORTS = ("handle", "malloc", "free")
 _MAINS = frozenset({"main", "__main_void", "__main_argc_argv", "__original_main", "_start"})
 EXTRA = "pip install 'runner[c]'"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ZigSettings:
-    """Settings of the builder."""
-
-    timeout_seconds: float = field(
-        default=300.0, metadata={"doc": "The most wall-clock seconds one build may take", "minimum": 1}
-    )
 
 
 def _version() -> str | None:
