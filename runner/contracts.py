@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from runner.errors import NotAvailable
 from runner.models import Function, FunctionDefinition, InvocationContext, InvocationResult, LogEntry
+from runner.run_store import RunStore
 
 T = TypeVar("T")
 
@@ -122,6 +124,11 @@ class FunctionRegistry(ABC):
     def get_logs(self, namespace: str, name: str, limit: int = 100) -> Sequence[LogEntry]:
         """The newest `limit` lines of all versions, oldest first. Raises FunctionNotFound for an
         unknown name; a deleted function's logs can still be read."""
+
+    def run_store(self) -> RunStore:
+        """The durable queue that this backend keeps beside its functions, the same object each time;
+        `close` closes it too. Raises NotAvailable for a backend without one."""
+        raise NotAvailable(f"the registry backend {type(self).__name__} keeps no runs; name another in `registry:`")
 
     @abstractmethod
     def close(self) -> None:

@@ -9,7 +9,9 @@
     │   │   ├── UnsupportedFeature a Wasm feature this executor refuses
     │   │   ├── UnknownImport      an import no host function answers
     │   │   └── CompileTimedOut    the compiler passed its deadline
-    │   └── InputTooLarge
+    │   ├── InputTooLarge
+    │   ├── RunNotFound
+    │   └── RunConflict            a live run has the same unique key
     ├── BuildError                 a source file does not compile                     exit 1
     ├── NotAvailable               something needed is not here                       exit 3
     │   ├── EngineUnavailable
@@ -146,6 +148,25 @@ class InputTooLarge(InvalidInput):
     def __init__(self, size_bytes: int, limit_bytes: int) -> None:
         self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
         super().__init__(f"the input has {size_bytes:,} bytes; an invocation takes at most {limit_bytes:,}")
+
+
+class RunNotFound(InvalidInput):
+    """The store has no such run: it never had, or it was pruned."""
+
+    def __init__(self, run_id: int) -> None:
+        self.run_id = run_id
+        super().__init__(f"no run {run_id}; `runner runs list` shows those that are kept")
+
+
+class RunConflict(InvalidInput):
+    """A run with the same unique key is live. `run_id` names it."""
+
+    def __init__(self, unique_key: str, run_id: int) -> None:
+        self.unique_key, self.run_id = unique_key, run_id
+        super().__init__(
+            f"run {run_id} is live and has the unique key {unique_key!r}; "
+            "wait for it, cancel it, or join it with on_conflict=join"
+        )
 
 
 class BuildError(RunnerError):

@@ -1,0 +1,269 @@
+"""The contract of the durable queue: runs, leases, dead letters, the ledger of slots.
+
+It speaks in the values of runs.py and ledger.py. `runner.testing` holds its conformance suite,
+RunStoreContract, and an in-memory double. A registry backend gives its store with `run_store()`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+
+from runner.ledger import (
+    Attempt,
+    DeadLetter,
+    Depth,
+    RecordedSlot,
+    Retention,
+    Run,
+    RunFilter,
+    RunLog,
+    SlotEntry,
+    TopicMessage,
+    Why,
+)
+from runner.models import LogEntry
+from runner.runs import Claim, Claimant, Enqueued, Follower, NewRun, Outcome, Renewal, RunStatus
+
+
+class Changes(ABC):
+    """Tells that the store has changed, by whichever thread or process. One waiter has one.
+
+    Whatever is committed after it was made wakes it, so: make it, look, wait, look again.
+    """
+
+    @abstractmethod
+    def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Sleep until a change that was not told yet; False if the time ran out first (None: no limit).
+        Several changes may be told as one, and one may be told that is of no interest to you."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """A descriptor that is readable while a change was not told yet, for select and poll."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop listening. May be called twice; a `wait` in another thread should have ended."""
+
+    def __enter__(self) -> Changes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class RunStore(ABC):
+    """Keeps runs durably, leases them out and remembers what became of them.
+
+    Every method that changes something is atomic and, when it returns, on the disk; threads that call
+    at once share a commit. Every method may be called from several threads and processes at once and
+    may raise StoreError; then nothing of the call has happened.
+
+    The clock is the caller's: `now` must be aware. All daemons on a store should agree on it to within
+    their lease; the store itself compares moments and never reads a clock.
+    """
+
+    # The road
+
+    @abstractmethod
+    def enqueue(self, runs: Sequence[NewRun], *, now: datetime) -> list[Enqueued]:
+        """Accept all of these runs, in one transaction, or none. One result for each, in order.
+
+        Raises InputTooLarge, or RunConflict for a run whose unique key a live run has (also one
+        earlier in `runs`) unless it asks to join.
+        """
+
+    @abstractmethod
+    def claim(self, claimant: Claimant, limit: int, *, now: datetime) -> list[Claim]:
+        """Lease up to `limit` due runs to the claimant: highest priority first, then by run_at, then by
+        acceptance. Fewer when there are no more, when queues are at their limits, or when their
+        payloads pass CLAIM_BYTES together.
+
+        Leases that have run out are taken over first, whoever's they are: the attempt is recorded as
+        lost with its reason, as if it were a `Lost` outcome.
+        """
+
+    @abstractmethod
+    def finish(self, outcomes: Sequence[Outcome], *, now: datetime) -> list[RunStatus | None]:
+        """Record how attempts ended, in one transaction. For each, in order, the status that its run has
+        now, or None: refused, because the lease was lost to another or the run is terminal already.
+        Refusals change nothing but the counter `late_results_refused`.
+        """
+
+    @abstractmethod
+    def finish_and_claim(
+        self, outcomes: Sequence[Outcome], claimant: Claimant, limit: int, *, now: datetime
+    ) -> tuple[list[RunStatus | None], list[Claim]]:
+        """`finish`, then `claim`, in one transaction: what a busy daemon does, for one commit."""
+
+    @abstractmethod
+    def renew(self, leases: Sequence[tuple[int, int]], *, until: datetime) -> Renewal:
+        """Prolong leases, each a (run_id, token)."""
+
+    @abstractmethod
+    def cancel_requests(self, owner: str) -> list[tuple[int, int]]:
+        """The (run_id, token) of this owner's running runs that somebody asked to be cancelled."""
+
+    @abstractmethod
+    def report_progress(self, reports: Sequence[tuple[int, int, int]]) -> None:
+        """Set the progress of running runs, each a (run_id, token, percent from 0 to 100). A late one is
+        ignored."""
+
+    @abstractmethod
+    def add_logs(self, run_id: int, token: int, entries: Sequence[LogEntry]) -> None:
+        """Append log lines to a running attempt, so that they can be followed. Capped with those of its
+        outcome at MAX_LOG_LINES; a late one is ignored."""
+
+    @abstractmethod
+    def take_back(self, owner: str, reason: str, *, now: datetime) -> int:
+        """End all leases of an owner that is known to be dead, as if they had run out; how many."""
+
+    @abstractmethod
+    def owners(self) -> list[str]:
+        """Everybody who holds a lease, also one that ran out."""
+
+    @abstractmethod
+    def next_due(self, namespace: str, *, now: datetime) -> datetime | None:
+        """The earliest moment at which time alone makes more claimable: a delay or a lease ends. None
+        when only a change can. It may be past when something became due since the last claim; what a
+        claim could have taken and did not (limits) does not count."""
+
+    @abstractmethod
+    def changes(self) -> Changes:
+        """Listen for changes of any thread and process from now on."""
+
+    @abstractmethod
+    def follow(self, followers: Sequence[Follower]) -> None:
+        """From now on enqueue these after runs that become terminal through this object, in the same
+        transaction. Replaces what was given before."""
+
+    # What people ask for
+
+    @abstractmethod
+    def cancel(self, run_id: int, reason: str, *, now: datetime) -> RunStatus:
+        """Cancel a pending run at once, or ask the owner of a running one to. The status it has now:
+        `cancelled`, `running` (asked), or the terminal one it had. Raises RunNotFound."""
+
+    @abstractmethod
+    def rerun(self, run_id: int, *, now: datetime) -> Enqueued:
+        """Enqueue a terminal run again as a new run: same payload, function and version, due at once,
+        `parent_id` set. Raises RunNotFound, RunConflict, and UsageError while it is live."""
+
+    @abstractmethod
+    def get(self, run_id: int) -> Run:
+        """The run. Raises RunNotFound."""
+
+    @abstractmethod
+    def payload(self, run_id: int) -> bytes:
+        """Its input. Raises RunNotFound."""
+
+    @abstractmethod
+    def result(self, run_id: int) -> bytes | None:
+        """Its output; None unless it succeeded. Raises RunNotFound."""
+
+    @abstractmethod
+    def list_runs(self, filter: RunFilter, *, before: int | None = None, limit: int = 100) -> list[Run]:
+        """Runs that pass the filter, newest first; `before` a run_id, to turn the page."""
+
+    @abstractmethod
+    def attempts(self, run_id: int) -> list[Attempt]:
+        """Its attempts in order, a running one last. Raises RunNotFound."""
+
+    @abstractmethod
+    def logs(self, run_id: int, *, after: tuple[int, int] = (0, 0), limit: int = 1000) -> list[RunLog]:
+        """Log lines of all its attempts in order, those after an (attempt, number). Raises RunNotFound."""
+
+    @abstractmethod
+    def why(self, run_id: int, *, now: datetime) -> Why:
+        """What is known about why it ran, waits or failed. Raises RunNotFound."""
+
+    @abstractmethod
+    def depth(self, namespace: str | None = None, *, now: datetime) -> Depth:
+        """How much waits, for one namespace or all."""
+
+    @abstractmethod
+    def counters(self) -> Mapping[str, int]:
+        """Counts since the store was made: `late_results_refused`, `leases_taken_over`."""
+
+    # Dead letters and topics
+
+    @abstractmethod
+    def dead_letters(
+        self, *, namespace: str | None = None, job: str | None = None, before: int | None = None, limit: int = 100
+    ) -> list[DeadLetter]:
+        """Dead letters, newest run first; `before` a dead_letter_id, to turn the page."""
+
+    @abstractmethod
+    def redrive(
+        self,
+        ids: Sequence[int] | None = None,
+        *,
+        namespace: str | None = None,
+        job: str | None = None,
+        limit: int = 1000,
+        now: datetime,
+    ) -> list[Enqueued]:
+        """Run dead letters again, as `rerun`, and drop each in the same transaction: those with these
+        ids, or the oldest of a job, or of all, up to `limit`. One whose unique key is live stays and is
+        left out of the result; call again until it is empty to redrive all."""
+
+    @abstractmethod
+    def drop(
+        self,
+        ids: Sequence[int] | None = None,
+        *,
+        namespace: str | None = None,
+        job: str | None = None,
+        limit: int = 1000,
+    ) -> int:
+        """Forget dead letters, chosen as in `redrive`; how many. Their runs stay, as `dead`."""
+
+    @abstractmethod
+    def publish(self, topic: str, payloads: Sequence[bytes], *, now: datetime) -> None:
+        """Append messages to a topic."""
+
+    @abstractmethod
+    def read_topic(self, topic: str, *, after: int = 0, limit: int = 100) -> list[TopicMessage]:
+        """Messages of a topic in order, those after a number."""
+
+    # The ledger of slots
+
+    @abstractmethod
+    def record_slots(self, entries: Sequence[SlotEntry], *, now: datetime) -> list[RecordedSlot]:
+        """Write due slots into the ledger and enqueue their runs, in one transaction. One result for
+        each, in order; a slot that the ledger has stays as it is, and nothing is enqueued for it.
+
+        A run whose unique key is live is not enqueued: its slot is recorded as skipped, with that
+        reason, or as this entry with the live run's id when it asks to join.
+        """
+
+    @abstractmethod
+    def last_slots(self, triggers: Sequence[str]) -> dict[str, datetime]:
+        """The latest slot in the ledger of each of these triggers that has one. Never pruned."""
+
+    @abstractmethod
+    def slot(self, trigger: str, slot: datetime) -> RecordedSlot | None:
+        """One entry of the ledger."""
+
+    @abstractmethod
+    def slots(self, trigger: str, *, before: datetime | None = None, limit: int = 100) -> list[RecordedSlot]:
+        """Entries of a trigger, latest slot first."""
+
+    @abstractmethod
+    def live_runs(self, triggers: Sequence[str]) -> dict[str, list[int]]:
+        """The pending and running runs that these triggers started, in order: what `overlap` looks at."""
+
+    # Care
+
+    @abstractmethod
+    def prune(self, retention: Retention, *, now: datetime, limit: int = 500) -> bool:
+        """Look at about `limit` rows and delete what is older than it is to be kept. Whether there is
+        more to look at: call again later until False, and begin again some time after."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back files and connections. May be called twice."""

@@ -1,0 +1,254 @@
+"""What passes through the durable queue: a new run, a claim of one, and the ways in which an attempt ends.
+
+Leaves, like models.py, and named tuples, because they pass by the hundred thousand. How an attempt ends
+is said by constructing one of the `Outcome`s, so that no impossible change can be asked for. What the
+store shows of it all is in ledger.py. Moments are aware datetimes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from types import MappingProxyType
+from typing import NamedTuple
+
+from runner.errors import RunnerError
+from runner.models import LogEntry, TriggerType
+
+MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
+"""The largest payload a run may have; a larger one is refused with InputTooLarge."""
+CLAIM_BYTES = 64 * 1024 * 1024
+"""One claim stops before its payloads pass this together; it always takes one run at least."""
+LOST_IN_A_ROW = 3
+"""A run whose worker was lost so many times in a row is dead-lettered."""
+MAX_LOG_LINES = 1_000
+"""Log lines kept of one attempt; the last of them then says how many were left out."""
+MAX_MESSAGE_CHARACTERS = 8_192
+"""Of a log line, an error's message and a stderr tail this much is kept."""
+DEFAULT_QUEUE = "default"
+
+
+class RunStatus(str, Enum):
+    """Where a run stands. The last four are terminal: a run in one of them never changes again."""
+
+    PENDING = "pending"  # waits: for its moment, a worker, or the next attempt
+    RUNNING = "running"  # leased to an owner
+    SUCCEEDED = "succeeded"  # its result is stored
+    FAILED = "failed"  # it cannot work, however often it is tried; no dead letter
+    CANCELLED = "cancelled"  # somebody asked for it
+    DEAD = "dead"  # its attempts are used up; a dead letter tells of it
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether a run of this status never changes again."""
+        return self not in LIVE
+
+
+LIVE = frozenset({RunStatus.PENDING, RunStatus.RUNNING})
+"""The statuses that are not terminal."""
+TERMINAL = frozenset(RunStatus) - LIVE
+"""The statuses that a run never leaves."""
+
+
+class OnConflict(str, Enum):
+    """What enqueueing does when a live run has the same unique key."""
+
+    REFUSE = "refuse"  # raise RunConflict, which names the live run
+    JOIN = "join"  # enqueue nothing and return the live run
+
+
+class NewRun(NamedTuple):
+    """A run to be enqueued. Everything about it that matters later is pinned here."""
+
+    namespace: str
+    """The jobs.yaml's namespace: only daemons of the same one claim it."""
+    job: str
+    function: str | None = None
+    """The function it calls; None for a job that is no single function."""
+    function_version: int = 0
+    """The version it started with; stays whatever is registered later. 0 only without a function."""
+    payload: bytes = b""
+    """The input, at most MAX_PAYLOAD_BYTES."""
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    """Higher runs first within a claim."""
+    run_at: datetime | None = None
+    """Not before this moment; None: at once."""
+    unique_key: str | None = None
+    """At most one live run of the namespace has it."""
+    on_conflict: OnConflict = OnConflict.REFUSE
+    trigger_type: TriggerType = TriggerType.JOB
+    trigger: str | None = None
+    """Which trigger started it, by the id that the trigger has in the slot ledger; None: a person or API."""
+    slot: datetime | None = None
+    """The due time it stands for, if a time trigger started it."""
+    parent_id: int | None = None
+    """The run that caused this one: redriven, run again, followed, or enqueued by its guest."""
+    retry_count: int = 0
+    """Attempts after the first that may fail before it is dead."""
+    dlq_topic: str | None = None
+    """The topic told if it dies."""
+
+
+class Enqueued(NamedTuple):
+    """What enqueueing one run did."""
+
+    run_id: int
+    """Counts up in the order of acceptance; never used twice."""
+    created: bool
+    """False: a live run with the same unique key was joined."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claimant:
+    """Who claims, and what it takes."""
+
+    owner: str
+    """Unique among all that claim from this store, now and ever (host, process, start)."""
+    namespace: str
+    lease_seconds: float = 30
+    """How long a claim holds unless it is renewed."""
+    queues: frozenset[str] | None = None
+    """The queues it takes from; None: all."""
+    limits: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """By queue, how many of its runs may be running at once, over all owners. Absent: no limit."""
+
+
+class Claim(NamedTuple):
+    """A run that is ours until its lease ends: what is needed to carry it out."""
+
+    run_id: int
+    token: int
+    """The fencing token: grows with every claim; an outcome with another than the newest is refused."""
+    attempt: int
+    """Which attempt this is; the first is 1. Lost and released ones count here."""
+    failures: int
+    """Earlier attempts that count against retry_count."""
+    namespace: str
+    job: str
+    function: str | None
+    function_version: int
+    payload: bytes
+    queue: str
+    retry_count: int
+    trigger_type: TriggerType
+    trigger: str | None
+    slot: datetime | None
+    dlq_topic: str | None
+
+
+class Failure(NamedTuple):
+    """Why an attempt did not succeed."""
+
+    error_class: str
+    """The name of the error's class."""
+    message: str
+    stderr_tail: str = ""
+
+    @classmethod
+    def of(cls, error: RunnerError) -> Failure:
+        """The facts of an error."""
+        return cls(error.error_class, str(error), getattr(error, "stderr_tail", ""))
+
+
+class Succeeded(NamedTuple):
+    """The attempt ended well: the run is `succeeded` and keeps its output."""
+
+    run_id: int
+    token: int
+    output: bytes
+    duration_ms: float = 0.0
+    memory_peak_bytes: int = 0
+    logs: Sequence[LogEntry] = ()
+
+
+class Retry(NamedTuple):
+    """The attempt failed and there is another: the run is `pending` until `run_at`."""
+
+    run_id: int
+    token: int
+    run_at: datetime
+    failure: Failure
+    duration_ms: float = 0.0
+    memory_peak_bytes: int = 0
+    logs: Sequence[LogEntry] = ()
+
+
+class Failed(NamedTuple):
+    """The attempt failed as every other would: the run is `failed`."""
+
+    run_id: int
+    token: int
+    failure: Failure
+    duration_ms: float = 0.0
+    memory_peak_bytes: int = 0
+    logs: Sequence[LogEntry] = ()
+
+
+class Dead(NamedTuple):
+    """The last attempt failed: the run is `dead`, with a dead letter and a message on its dlq_topic."""
+
+    run_id: int
+    token: int
+    failure: Failure
+    duration_ms: float = 0.0
+    memory_peak_bytes: int = 0
+    logs: Sequence[LogEntry] = ()
+
+
+class Lost(NamedTuple):
+    """The worker died under it. The run is `pending` again at once, and `dead` after LOST_IN_A_ROW in
+    a row; retry_count has no part in it."""
+
+    run_id: int
+    token: int
+    failure: Failure
+    duration_ms: float = 0.0
+    memory_peak_bytes: int = 0
+    logs: Sequence[LogEntry] = ()
+
+
+class Cancelled(NamedTuple):
+    """The attempt was stopped because somebody asked for it: the run is `cancelled`."""
+
+    run_id: int
+    token: int
+    reason: str
+    duration_ms: float = 0.0
+    memory_peak_bytes: int = 0
+    logs: Sequence[LogEntry] = ()
+
+
+class Released(NamedTuple):
+    """The owner gives it back: the run is `pending` again at once. No failure."""
+
+    run_id: int
+    token: int
+    reason: str
+    started: bool = True
+    """False: the guest never saw it, so it was no attempt and none is recorded."""
+
+
+Outcome = Succeeded | Retry | Failed | Dead | Lost | Cancelled | Released
+"""How an attempt ends. A run that was asked to be cancelled is `cancelled` by every outcome after which
+it would be pending again."""
+
+
+class Renewal(NamedTuple):
+    """What renewing leases told."""
+
+    lost: frozenset[int]
+    """Runs that are no longer ours: stop them, their outcome would be refused."""
+    cancel: frozenset[int]
+    """Runs that somebody asked to be cancelled: stop them and finish them as Cancelled."""
+
+
+class Follower(NamedTuple):
+    """`run` is enqueued when a run of `job` ends with one of `statuses`: in the same transaction, with
+    its parent_id set and `{"run_id": ..., "job": ..., "status": ...}` as its payload."""
+
+    job: str
+    statuses: frozenset[RunStatus]
+    run: NewRun
