@@ -30,7 +30,7 @@ class WatBuilder(Builder):
         try:
             return f"wasmtime {metadata.version('wasmtime')}"
         except metadata.PackageNotFoundError as error:
-            raise ToolchainUnavailable("compiling .wat needs wasmtime; pip install 'wasmtime>=30'") from error
+            raise ToolchainUnavailable("compiling .wat needs wasmtime; pip install 'wasmtime>=45'") from error
 
     def build(self, source: Path) -> bytes:
         """See Builder. An unchanged source is not compiled again."""
