@@ -148,27 +148,28 @@ _USUAL_FORM = {
     "S": rb"(?:[\x80-\xff]{0,8}[\x00-\x7f]|[\x80-\xff]{9}[\x00\x7f])",
     "4": b".{4}",
     "8": b".{8}",
-    "m": rb"[\x00-\x3f]" + _U32,
+    "m": rb"[\x00-\x3f](?:[\x80-\xff]{0,3}[\x00-\x7f]|[\x80-\xff]{4}[\x00-\x03])",  # an offset below 1 GiB
     "M": rb"\x00",
     "ui": _U32 + rb"\x00",
     "b": rb"[\x40\x7c-\x7f]",
 }
 
 
-def _plain_instructions() -> Callable[[bytes, int, int], re.Match[bytes] | None]:
-    """Matches up to 10,000 instructions of WebAssembly 1.0 in their usual form: a regular expression
-    walks them some ten times faster than a loop in Python. Its alternatives start with different
-    bytes and nothing follows them, so it never goes back over what it has matched."""
+def plain_instructions(but: frozenset[int] = frozenset()) -> Callable[[bytes, int, int], re.Match[bytes] | None]:
+    """Matches up to 10,000 instructions of WebAssembly 1.0 in their usual form, except those of the
+    opcodes in `but`: a regular expression walks them some ten times faster than a loop in Python. Its
+    alternatives start with different bytes and nothing follows them, so it never goes back over what
+    it has matched."""
     by_form: dict[str, bytes] = {}
     for opcode, (feature, immediates) in _OPCODES.items():
-        if not feature and immediates in _USUAL_FORM:
+        if not feature and immediates in _USUAL_FORM and opcode not in but:
             by_form[immediates] = by_form.get(immediates, b"") + b"\\x%02x" % opcode
     order = sorted(by_form, key=lambda form: form != "u")  # the most frequent first
     forms = (b"[" + by_form[form] + (b"]" if form else b"]+") + _USUAL_FORM[form] for form in order)
     return re.compile(b"(?:" + b"|".join(forms) + b"){0,10000}", re.DOTALL).match
 
 
-_match_plain = _plain_instructions()
+_match_plain = plain_instructions()
 
 
 def walk_body(reader: Reader) -> None:
@@ -226,8 +227,11 @@ def _memory_argument(reader: Reader) -> None:
         reader.features.add("multi-memory")
         reader.u32()
     start = reader.position
-    if reader.u64() >> 32 or reader.position - start > 5:
+    offset = reader.u64()
+    if offset >> 32 or reader.position - start > 5:
         reader.features.add("memory64")
+    elif offset >= LARGE_OFFSET:
+        reader.features.add("large-memory-offsets")
 
 
 def _memory_index(reader: Reader) -> None:
@@ -275,6 +279,11 @@ def _resume_labels(reader: Reader) -> None:
             reader.u32()
         reader.u32()
 
+
+LARGE_OFFSET = 0x7FFF0000
+"""A memory argument's offset from which on the module has the feature `large-memory-offsets`. It is
+plain WebAssembly 1.0, but an engine that relies on 2 GiB of unmapped addresses behind a memory, and
+checks nothing, lets such an access pass beyond them."""
 
 _READ: dict[str, Callable[[Reader], object]] = {
     "u": Reader.u32,

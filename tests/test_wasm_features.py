@@ -57,7 +57,7 @@ MVP = """(module
   (data (i32.const 8) "text")
   (func $f (export "f") (type $t) (local f32 f64)
     (block (result i32) (loop (br_if 0 (local.get 0)))
-      (br_table 0 0 0 (i32.load8_u offset=4294967295 (i32.const -2147483648)) (i32.const 1)))
+      (br_table 0 0 0 (i32.load8_u offset=2147418111 (i32.const -2147483648)) (i32.const 1)))
     (if (then (global.set $mine (i64.add (i64.const -9223372036854775808) (global.get $mine)))))
     (local.set 1 (f32.const 1.5)) (local.set 2 (f64.const 0x1.8p+9))
     (drop (memory.grow (memory.size)))
@@ -121,6 +121,8 @@ def test_the_first_version_of_webassembly_uses_no_feature() -> None:
         ),
         ("function-references", "(type $t (func)) (func (param (ref null $t)) (call_ref $t (local.get 0)))"),
         ("function-references", "(func $f) (elem declare func $f) (table 1 (ref func) (ref.func $f))"),
+        ("large-memory-offsets", "(memory 1) (func (drop (i32.load8_u offset=0x7fff0000 (i32.const 0))))"),
+        ("large-memory-offsets", "(memory 1) (func (i64.store offset=0xffffffff (i32.const 0) (i64.const 1)))"),
         ("extended-const", "(global i32 (i32.add (i32.const 1) (i32.const 2)))"),
         ("extended-const", '(memory 1) (data (i32.mul (i32.const 1) (i32.const 2)) "x")'),
         ("wide-arithmetic", "(func (param i64) (drop (drop (i64.mul_wide_s (local.get 0) (local.get 0)))))"),

@@ -6,6 +6,7 @@ VERIFIED = frozenset(
     {
         "bulk-memory",
         "extended-const",
+        "large-memory-offsets",
         "multi-value",
         "mutable-globals",
         "reference-types",
