@@ -17,11 +17,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from guests import COMMAND, INPUT, OUTPUT, REACTOR
-from measure import describe_machine, function_of, in_rounds, make_executor, median, print_table
-
+from benchmarks.guests import COMMAND, INPUT, OUTPUT, REACTOR
+from benchmarks.measure import describe_machine, function_of, in_rounds, make_executor, median, print_table
 from runner.contracts import FunctionExecutor
 from runner.models import Abi
 from runner.workers.engine import Call, LogBuffer, import_engine

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from guests import COMMAND
-from measure import describe_machine, in_rounds, median, print_table
+from benchmarks.guests import COMMAND
+from benchmarks.measure import describe_machine, in_rounds, median, print_table
 
 ROUNDS = 25
 # An installed program has its bytecode; an environment that forbids writing it would measure compiling.
