@@ -12,6 +12,9 @@ MESSAGE_LIMIT: Final = 4096
 NAME_LIMIT: Final = 120
 """Characters kept of one function's name, which is the module's own text."""
 
+DEEP_CHARACTERS: Final = 100_000
+"""A message this long names thousands of frames."""
+_OUT_OF_BOUNDS: Final = "out of bounds memory access"
 _PREFIX: Final = "RuntimeError: "
 # Wasmer's words for each of its trap codes (wasmer-vm 2.1, `TrapCode::message`).
 KINDS: Final = {
@@ -36,7 +39,13 @@ _FRAME: Final = re.compile(r"^ {4}at (.+) \(.*\[(\d+)\]:0x[0-9a-f]+\)$", re.MULT
 
 def message_of(error: BaseException) -> str:
     """What an error of Wasmer's says, as far as it is kept."""
-    return str(error.args[0])[:MESSAGE_LIMIT] if error.args else ""
+    whole = str(error.args[0]) if error.args else ""
+    kept = whole[:MESSAGE_LIMIT]
+    if len(whole) > DEEP_CHARACTERS and _OUT_OF_BOUNDS in kept:
+        # Behind the walls Wasmer cannot read where the stack ends (/proc/self/maps), and takes the fault on
+        # its guard page for one in the memory. Thousands of frames tell them apart.
+        kept = kept.replace(_OUT_OF_BOUNDS, "call stack exhausted", 1)
+    return kept
 
 
 def trapped(message: str, *, stderr_tail: str = "") -> Trapped | None:
