@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from runner_builders.settings import ZigSettings
+from runner_builders.zig import ZigBuilder
 from runner_wasmer import llvm
 
+from runner.contracts import Host
 from runner.errors import Exited, OutOfMemory, Trapped
+from runner.wasm import cap, inspect
 from runner.workers.compiler import compile_module
 from runner.workers.engine import Abi, Call, Loaded, LogBuffer
 from runner.workers.launch import EngineSpec
@@ -21,6 +24,7 @@ if sys.version_info[:2] != (3, 10):
 
 from runner_wasmer import engine as engine_module
 
+LIMIT_MB = 32
 SOURCE = r"""
 #include <errno.h>
 #include <fcntl.h>
@@ -106,23 +110,13 @@ Run = Callable[..., bytes]
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    """SOURCE, compiled by clang and then by our own compile process."""
+    """SOURCE, built by our builder and compiled by our compile process."""
     folder = tmp_path_factory.mktemp("libc")
-    (folder / "program.c").write_text(SOURCE)
-    command = [
-        sys.executable,
-        "-m",
-        "ziglang",
-        "cc",
-        "-target",
-        "wasm32-wasi",
-        "-O2",
-        "program.c",
-        "-o",
-        "program.wasm",
-    ]
-    limit = ["-Wl,--max-memory=33554432"]
-    subprocess.run(command + limit, cwd=folder, check=True, timeout=300)
+    source = folder / "program.c"
+    source.write_text(SOURCE)
+    host = Host(project_dir=folder, state_dir=folder, get_wasm_bytes=lambda _: b"")
+    wasm = ZigBuilder(ZigSettings(), host).build(source)
+    capped = cap(wasm, inspect(wasm), memory_limit_mb=LIMIT_MB)
     spec = EngineSpec(
         name="wasmer",
         module="runner_wasmer.engine",
@@ -130,7 +124,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
         package_dir=Path(llvm.__file__).parent.parent,
         compile_environment=llvm.environment(llvm.library_folder(folder), {}),
     )
-    artifact = compile_module(spec, (folder / "program.wasm").read_bytes(), timeout_seconds=60)
+    artifact = compile_module(spec, capped, timeout_seconds=60)
     return engine_module.engine().load(artifact, Abi.COMMAND)
 
 
@@ -151,7 +145,7 @@ def run(program: Loaded, logs: LogBuffer) -> Run:
             request_id="r",
             caller_wallet=None,
             timeout_seconds=5,
-            memory_limit_mb=32,
+            memory_limit_mb=LIMIT_MB,
             output_limit_bytes=1 << 20,
             logs=logs,
         )

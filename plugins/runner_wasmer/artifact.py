@@ -9,11 +9,12 @@ from typing import Final
 
 from runner_wasmer.instrument import Instrumented
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Changes whenever the layout or the instrumentation does; a part of the artifact's key."""
 
 _HEAD: Final = struct.Struct("<8sI")
 _MAGIC: Final = b"runnerW%d" % FORMAT
+_FACTS: Final = ("inserted", "memory", "globals", "data", "restorable", "shrinkable")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,25 +22,29 @@ class Artifact:
     """`code` is Wasmer's; the other fields are those of Instrumented."""
 
     code: bytes
-    refused: str | None
+    inserted: int | None
+    memory: str | None
     globals: tuple[str, ...]
     data: tuple[tuple[int, int], ...]
     restorable: bool
+    shrinkable: bool
 
     @classmethod
     def of(cls, module: Instrumented, code: bytes) -> Artifact:
         """The artifact of a module that was compiled to `code`."""
         return cls(
             code=code,
-            refused=module.refused,
+            inserted=module.inserted,
+            memory=module.memory,
             globals=module.globals,
             data=module.data,
             restorable=module.restorable,
+            shrinkable=module.shrinkable,
         )
 
     def pack(self) -> bytes:
         """The bytes that `unpack` reads."""
-        facts = {"refused": self.refused, "globals": self.globals, "data": self.data, "restorable": self.restorable}
+        facts = {name: getattr(self, name) for name in _FACTS}
         text = json.dumps(facts).encode()
         return _HEAD.pack(_MAGIC, len(text)) + text + self.code
 
@@ -52,8 +57,10 @@ class Artifact:
         facts = json.loads(data[_HEAD.size : _HEAD.size + size])
         return cls(
             code=data[_HEAD.size + size :],
-            refused=facts["refused"],
+            inserted=facts["inserted"],
+            memory=facts["memory"],
             globals=tuple(facts["globals"]),
             data=tuple((first, end) for first, end in facts["data"]),
             restorable=facts["restorable"],
+            shrinkable=facts["shrinkable"],
         )

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from runner_wasmer.artifact import Artifact
+from runner_wasmer.linear_memory import LinearMemory
 from runner_wasmer.restore import restorer
 
-_NO_MEMORY: Final = memoryview(b"")
 _KEPT_LIMIT: Final = 8
 """Modules that keep their instance: each holds 6 GiB of addresses and the memory it starts with."""
 
@@ -18,36 +18,38 @@ _KEPT_LIMIT: Final = 8
 class Guest:
     """One instance and what of it is called. It holds everything that keeps the instance alive."""
 
-    __slots__ = ("_instance", "_refused", "_restorer", "exports", "functions", "memory", "view")
+    __slots__ = ("_instance", "_restorer", "exports", "functions", "memory", "view")
 
     def __init__(
-        self, instance: Any, called: tuple[str, ...], artifact: Artifact, *, has_memory: bool, reuse: bool
+        self, instance: Any, called: tuple[str, ...], memory: str | None, artifact: Artifact, *, reuse: bool
     ) -> None:
         self._instance = instance
         self.exports = exports = instance.exports
         self.functions: tuple[Callable[..., int], ...] = tuple([getattr(exports, name) for name in called])
-        self.memory: Any = None
-        self.view = _NO_MEMORY
-        if has_memory:
-            self.memory = memory = exports.memory
-            self.view = memoryview(memory.buffer)
-        self._refused = artifact.refused
-        self._restorer = restorer(exports, self.view, artifact) if reuse else None
+        self.memory: Any = None if memory is None else getattr(exports, memory)
+        self.view: memoryview | None = None
+        if artifact.memory is not None:
+            self.memory = LinearMemory(self.memory)
+            self.view = self.memory.view
+        self._restorer = restorer(exports, self.memory, artifact) if reuse else None
+
+    @property
+    def was_refused_memory(self) -> bool:
+        """Whether growing the memory failed; of a module that grows by itself, whether it is full."""
+        memory = self.memory
+        if memory is None or isinstance(memory, LinearMemory):
+            return memory is not None and memory.refused
+        maximum: int | None = memory.type.maximum
+        return maximum is not None and memory.size >= maximum
 
     @property
     def can_be_restored(self) -> bool:
         """Whether `restore` may succeed."""
         return self._restorer is not None
 
-    @property
-    def was_refused_memory(self) -> bool:
-        """Whether growing its memory failed since it was made or restored."""
-        return self._refused is not None and getattr(self.exports, self._refused).value != 0
-
-    def restore(self, memory_size: int) -> bool:
-        """Undo an invocation that ended well, with a memory of that size; False: drop this guest."""
-        found = self._restorer
-        return found is not None and memory_size == len(self.view) and found.restore()
+    def restore(self) -> bool:
+        """Undo an invocation that ended well; False: drop this guest."""
+        return self._restorer is not None and self._restorer.restore()
 
 
 class Keeper(Protocol):

@@ -6,6 +6,7 @@ function here may hold an instance: that cycle would leak the instance's memory.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import wasmer  # type: ignore[import-untyped]
@@ -14,6 +15,7 @@ from runner.errors import InvalidModule, UnknownImport
 from runner.workers.marshal import import_function
 from runner.workers.signatures import WASI_MODULE, Signature
 from runner.workers.wasi.preview1 import Wasi
+from runner_wasmer.instrument import GROW_IMPORT
 from runner_wasmer.signatures import SIGNATURES
 
 TYPES: Final = {
@@ -29,6 +31,10 @@ def import_object(store: Any, module: Any, wasi: Wasi) -> Any:
     function answers as the module wants it."""
     namespaces: dict[str, dict[str, Any]] = {}
     for wanted in module.imports:
+        if (wanted.module, wanted.name) == GROW_IMPORT:  # instrument.py's, never a guest's own
+            grow_type = wasmer.FunctionType([wasmer.Type.I32, wasmer.Type.I32], [wasmer.Type.I32])
+            namespaces.setdefault(wanted.module, {})[wanted.name] = wasmer.Function(store, _grow(wasi), grow_type)
+            continue
         signature = SIGNATURES.get((wanted.module, wanted.name))
         if signature is None:
             raise UnknownImport(wanted.module, wanted.name)
@@ -40,6 +46,14 @@ def import_object(store: Any, module: Any, wasi: Wasi) -> Any:
     for name, functions in namespaces.items():
         imports.register(name, functions)
     return imports
+
+
+def _grow(wasi: Wasi) -> Callable[[int, int], int]:
+    def grow(old_pages: int, more_pages: int) -> int:
+        grown: int = wasi.memory.grow(old_pages, more_pages)
+        return grown
+
+    return grow
 
 
 def _function_type(wanted: Any, signature: Signature) -> Any:

@@ -42,9 +42,9 @@ class LoadedModule:
         "_called",
         "_discarded",
         "_guest",
-        "_has_memory",
         "_imports",
         "_kept",
+        "_memory",
         "_module",
         "_wasi",
     )
@@ -56,7 +56,8 @@ class LoadedModule:
         self._guest: Guest | None = None
         self._discarded = 0
         exports = {export.name: export.type for export in module.exports}
-        self._has_memory = isinstance(exports.get("memory"), wasmer.MemoryType)
+        exports_memory = isinstance(exports.get("memory"), wasmer.MemoryType)
+        self._memory = artifact.memory or ("memory" if exports_memory else None)
         wasi.allocator = _allocator(exports, ALLOCATORS)
         self._called = self.called(exports)
 
@@ -94,14 +95,14 @@ class LoadedModule:
         except InvocationError as error:
             failure = error
         except RuntimeError as error:
-            failure = _trap_of(error)
+            failure = _trap_of(error, self._artifact.inserted)
         except BaseException as error:
             _give_up_on_panic(error)
             raise
         else:
             size = wasi.refresh()
             wasi.end()
-            self._recycle(size)
+            self._recycle()
             return output, size
         size = wasi.refresh()
         wasi.end()
@@ -112,9 +113,9 @@ class LoadedModule:
         del guest
         raise _explained(failure, call, size=size, refused=refused)
 
-    def _recycle(self, size: int) -> None:
+    def _recycle(self) -> None:
         guest = self._guest
-        if guest is not None and guest.restore(size):
+        if guest is not None and guest.restore():
             self._discarded = 0
         else:
             self._guest = None
@@ -126,7 +127,7 @@ class LoadedModule:
         if guest is None:
             instance = wasmer.Instance(self._module, self._imports)
             reuse = self._discarded < _DISCARDS_LIMIT
-            guest = Guest(instance, self._called, self._artifact, has_memory=self._has_memory, reuse=reuse)
+            guest = Guest(instance, self._called, self._memory, self._artifact, reuse=reuse)
             self._guest = guest
             if guest.can_be_restored:
                 self._kept.add(self)
@@ -161,7 +162,8 @@ class ReactorModule(LoadedModule):
     __slots__ = ()
 
     def called(self, exports: dict[str, Any]) -> tuple[str, ...]:
-        if not self._has_memory or not is_function(exports.get("handle"), [_I32, _I32], [_I64]):
+        has_memory = isinstance(exports.get("memory"), wasmer.MemoryType)
+        if not has_memory or not is_function(exports.get("handle"), [_I32, _I32], [_I64]):
             raise InvalidModule("the module is no reactor: it must export `memory` and `handle(i32, i32) -> i64`")
         allocator = _allocator(exports, _REACTOR_ALLOCATORS)
         if allocator is None:
@@ -207,12 +209,12 @@ def _explained(failure: InvocationError, call: Call, *, size: int, refused: bool
     return failure
 
 
-def _trap_of(error: RuntimeError) -> Trapped:
+def _trap_of(error: RuntimeError, inserted: int | None) -> Trapped:
     """The trap that a RuntimeError tells of; raises what it is otherwise."""
     if type(error) is not RuntimeError:
         raise error
     message = message_of(error)
-    trap = trapped(message)
+    trap = trapped(message, inserted=inserted)
     if trap is None:
         raise EngineFault(message) from None
     return trap

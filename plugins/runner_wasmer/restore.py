@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from runner_wasmer.artifact import Artifact
 from runner_wasmer.instrument import PAGE_BYTES, ranges
+from runner_wasmer.linear_memory import LinearMemory, madvise
 
 _MADV_DONTNEED, _MADV_NOHUGEPAGE = 4, 15
 _TOUCHED_LIMIT: Final = 64
@@ -26,72 +27,77 @@ _RANGES_LIMIT: Final = 8
 _LAST_LOOK: Final = 1 << 12
 """After so many invocations the touched pages are known."""
 
-# PyDLL keeps the interpreter's lock: releasing it costs more than these calls.
-_libc = ctypes.PyDLL(None)
-_madvise, _mincore = _libc.madvise, _libc.mincore
-_madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+_mincore = ctypes.PyDLL(None).mincore
 _mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 
 
 class Restorer:
-    """Restores one fresh instance, given before its first invocation. Holds its memory's view."""
+    """Restores one fresh instance, given before its first invocation."""
 
-    __slots__ = ("_address", "_data", "_drops", "_globals", "_invocations", "_ranges", "_view")
+    __slots__ = ("_data", "_drops", "_globals", "_invocations", "_memory", "_ranges", "_shrinkable", "_view")
 
-    def __init__(self, exports: Any, view: memoryview, artifact: Artifact) -> None:
+    def __init__(self, exports: Any, memory: LinearMemory | None, artifact: Artifact) -> None:
         self._globals = [(found, found.value) for found in (getattr(exports, name) for name in artifact.globals)]
-        self._view = view
-        self._address = ctypes.addressof(ctypes.c_char.from_buffer(view)) if len(view) else 0
+        self._memory = memory
+        self._shrinkable = artifact.shrinkable
+        self._view = view = memoryview(b"") if memory is None else memory.view
         self._invocations = 0
         self._data = [(first, bytes(view[first:end])) for first, end in artifact.data]
         self._ranges: list[tuple[int, int, bytes]] = []
         self._drops: list[tuple[int, int]] = []
-        self._copy(list(artifact.data))
-        if self._address:
+        if memory is not None and memory.address:
+            self._copy(memory, artifact.data)
             # A huge page would be zeroed whole for one byte that is touched; fails where there are none.
-            _madvise(self._address, len(view), _MADV_NOHUGEPAGE)
+            madvise(memory.address, len(view), _MADV_NOHUGEPAGE)
+
+    @property
+    def keeps_bits(self) -> bool:
+        """Whether every global can be set again: a NaN does not come back from Python as it was."""
+        return all(value == value for _, value in self._globals)
 
     def restore(self) -> bool:
-        """Undo an invocation that neither trapped nor grew the memory; False: drop the instance."""
-        self._invocations = count = self._invocations + 1
-        if not count & (count - 1) and count <= _LAST_LOOK:
-            self._look()
+        """Undo an invocation that ended well; False: drop the instance."""
+        memory = self._memory
+        if memory is not None:
+            if memory.data_size != len(self._view) and not self._shrinkable:
+                return False
+            if not memory.shrink():
+                return False
+            self._invocations = count = self._invocations + 1
+            if not count & (count - 1) and count <= _LAST_LOOK:
+                self._look(memory)
         for found, value in self._globals:
             found.value = value
         view = self._view
         for first, end, image in self._ranges:
             view[first:end] = image
         for start, size in self._drops:  # noqa: SIM110  # a generator would cost as much as the call
-            if _madvise(start, size, _MADV_DONTNEED):
+            if madvise(start, size, _MADV_DONTNEED):
                 return False
         return True
 
-    def _look(self) -> None:
+    def _look(self, memory: LinearMemory) -> None:
         """Copy the pages that the invocations until now have touched, if they are few."""
         size = len(self._view)
         resident = ctypes.create_string_buffer(size // PAGE_BYTES)
-        if not size or _mincore(self._address, size, resident):
+        if not size or _mincore(memory.address, size, resident):
             return
         touched = {page for page, flags in enumerate(resident.raw) if flags & 1}
-        held = {page for first, end in self._held() for page in range(first // PAGE_BYTES, end // PAGE_BYTES)}
+        held = {page for first, data in self._data for page in _pages(first, first + len(data))}
         if len(touched - held) > _TOUCHED_LIMIT:
             return
         gap = 2
         while len(found := list(ranges(touched | held, gap=gap))) > _RANGES_LIMIT:
             gap *= 2
         if sum(end - first for first, end in found) <= len(held | touched) * PAGE_BYTES * 2:
-            self._copy(found)
+            self._copy(memory, found)
 
-    def _held(self) -> list[tuple[int, int]]:
-        return [(first, first + len(image)) for first, image in self._data]
-
-    def _copy(self, found: Sequence[tuple[int, int]]) -> None:
+    def _copy(self, memory: LinearMemory, found: Sequence[tuple[int, int]]) -> None:
         """Copy these ranges from now on and drop what lies between them."""
-        size = len(self._view)
         self._ranges = [(first, end, self._image(first, end)) for first, end in found]
-        edges = [0, *(edge for first, end in found for edge in (first, end)), size]
+        edges = [0, *(edge for first, end in found for edge in (first, end)), len(self._view)]
         gaps = zip(edges[::2], edges[1::2], strict=True)
-        self._drops = [(self._address + first, end - first) for first, end in gaps if end > first]
+        self._drops = [(memory.address + first, end - first) for first, end in gaps if end > first]
 
     def _image(self, first: int, end: int) -> bytes:
         """What this part of the memory started as."""
@@ -102,10 +108,13 @@ class Restorer:
         return bytes(image)
 
 
-def restorer(exports: Any, view: memoryview, artifact: Artifact) -> Restorer | None:
+def _pages(first: int, end: int) -> range:
+    return range(first // PAGE_BYTES, end // PAGE_BYTES)
+
+
+def restorer(exports: Any, memory: LinearMemory | None, artifact: Artifact) -> Restorer | None:
     """A Restorer for a fresh instance, if all it does can be undone on this machine."""
     if not artifact.restorable or mmap.PAGESIZE != PAGE_BYTES:
         return None
-    made = Restorer(exports, view, artifact)
-    # A NaN does not come back from Python with the bits it had.
-    return made if all(value == value for _, value in made._globals) else None
+    made = Restorer(exports, memory, artifact)
+    return made if made.keeps_bits else None

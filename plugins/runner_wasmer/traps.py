@@ -48,21 +48,22 @@ def message_of(error: BaseException) -> str:
     return kept
 
 
-def trapped(message: str, *, stderr_tail: str = "") -> Trapped | None:
+def trapped(message: str, *, inserted: int | None = None) -> Trapped | None:
     """The error for a message of Wasmer's; None when it tells of no trap.
 
-    A function without a name is shown by its index, as `func[3]`.
+    A function without a name is shown by its index, as `func[3]`: the index it had before instrument.py
+    inserted the function `inserted`.
     """
     text = message[:MESSAGE_LIMIT].removeprefix(_PREFIX)
     reason, _, frames = text.partition("\n")
     kind = KINDS.get(reason)
     if kind is None:
         return None
-    functions = [_function(name, index) for name, index in _FRAME.findall(frames)]
-    return Trapped(kind, reason, functions=functions, stderr_tail=stderr_tail)
+    functions = [_function(name, int(index), inserted) for name, index in _FRAME.findall(frames)]
+    return Trapped(kind, reason, functions=functions)
 
 
-def _function(name: str, index: str) -> str:
+def _function(name: str, index: int, inserted: int | None) -> str:
     if name == "<unnamed>":
-        return f"func[{index}]"
+        return f"func[{index - 1 if inserted is not None and index > inserted else index}]"
     return "".join(letter if letter.isprintable() else "\ufffd" for letter in name[:NAME_LIMIT])

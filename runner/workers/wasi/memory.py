@@ -29,12 +29,13 @@ class GuestMemory:
     invocation may keep the view: it keeps the instance's memory mapped.
     """
 
-    __slots__ = ("_allocating", "_exports", "_memory", "allocator", "size", "view")
+    __slots__ = ("_allocating", "_exports", "allocator", "memory", "size", "view")
 
     def __init__(self) -> None:
         self.view = _NO_BYTES
         self.size = 0
-        self._memory: Any = None
+        self.memory: Any = None
+        """The memory that is served: it has a `buffer` and a `data_size` in bytes."""
         self._exports: Any = None
         self._allocating = False
         self.allocator: str | None = None
@@ -45,7 +46,7 @@ class GuestMemory:
         the whole memory, if the caller has it already."""
         self._exports = exports
         if memory is not None:
-            self._memory = memory
+            self.memory = memory
             self.view = view = memoryview(memory.buffer) if view is None else view
             self.size = len(view)
 
@@ -53,12 +54,12 @@ class GuestMemory:
         """Drop everything that belongs to the instance."""
         self.view = _NO_BYTES
         self.size = 0
-        self._memory = self._exports = None
+        self.memory = self._exports = None
         self._allocating = False
 
     def refresh(self) -> int:
         """Take the view anew if the memory grew; returns its size in bytes."""
-        memory = self._memory
+        memory = self.memory
         if memory is not None and memory.data_size != self.size:
             self.view = view = memoryview(memory.buffer)
             self.size = len(view)
