@@ -23,7 +23,7 @@ run: $(READY) ## Run the jobs of jobs.yaml (ARGS="--help" for more)
 	@$(BIN)/runner run $(ARGS)
 
 test: $(READY) ## Run the tests (ARGS="-k name" for some)
-	$(BIN)/pytest --numprocesses 2 --dist worksteal $(ARGS)
+	ZIG_GLOBAL_CACHE_DIR=$(CURDIR)/.tools/zig $(BIN)/pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 check: $(READY) ## Check format, lint, types and layers
 	$(BIN)/ruff format --check .

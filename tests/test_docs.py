@@ -6,6 +6,7 @@ line behind `$ ` is a command; the lines below it must be found in what it print
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -66,7 +67,12 @@ class Reader:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=240,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(self._state), "RUNNER_STATE_DIR": str(self._state / "state")},
+            env={
+                "PATH": "/usr/bin:/bin",
+                "HOME": str(self._state),
+                "RUNNER_STATE_DIR": str(self._state / "state"),
+                "ZIG_GLOBAL_CACHE_DIR": os.environ.get("ZIG_GLOBAL_CACHE_DIR", str(self._state / "zig")),
+            },
         )
         assert done.returncode == 0, f"`{command}` ended with {done.returncode}:\n{done.stdout}"
         return done.stdout

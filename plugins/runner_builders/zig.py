@@ -140,7 +140,8 @@ class ZigBuilder(Builder):
             # Not ours: CPATH and its like would make another machine's module differ.
             "PATH": os.defpath,
             "LC_ALL": "C",
-            "ZIG_GLOBAL_CACHE_DIR": str(self._folder / "zig"),
+            # The libc that the compiler builds at first: one for all projects, where the user keeps one.
+            "ZIG_GLOBAL_CACHE_DIR": os.environ.get("ZIG_GLOBAL_CACHE_DIR") or str(self._folder / "zig"),
             "ZIG_LOCAL_CACHE_DIR": str(self._folder / "zig"),
         }
         name = shown(source, self._host.project_dir)
