@@ -101,8 +101,9 @@ class RunStore(ABC):
         """`finish`, then `claim`, in one transaction: what a busy daemon does, for one commit."""
 
     @abstractmethod
-    def renew(self, leases: Sequence[tuple[int, int]], *, until: datetime) -> Renewal:
-        """Prolong leases, each a (run_id, token)."""
+    def renew(self, held: Sequence[tuple[int, int]], *, until: datetime) -> Renewal:
+        """Prolong leases, each a (run_id, token); never shortens one. A store may prolong others of the
+        same claim with it."""
 
     @abstractmethod
     def cancel_requests(self, owner: str) -> list[tuple[int, int]]:
@@ -127,7 +128,7 @@ class RunStore(ABC):
         """Everybody who holds a lease, also one that ran out."""
 
     @abstractmethod
-    def next_due(self, namespace: str, *, now: datetime) -> datetime | None:
+    def next_due(self, namespace: str) -> datetime | None:
         """The earliest moment at which time alone makes more claimable: a delay or a lease ends. None
         when only a change can. It may be past when something became due since the last claim; what a
         claim could have taken and did not (limits) does not count."""

@@ -24,7 +24,7 @@ CLAIM_BYTES = 64 * 1024 * 1024
 LOST_IN_A_ROW = 3
 """A run whose worker was lost so many times in a row is dead-lettered."""
 MAX_LOG_LINES = 1_000
-"""Log lines kept of one attempt; the last of them then says how many were left out."""
+"""Log lines kept of one attempt; the last of them then says that more were left out."""
 MAX_MESSAGE_CHARACTERS = 8_192
 """Of a log line, an error's message and a stderr tail this much is kept."""
 DEFAULT_QUEUE = "default"

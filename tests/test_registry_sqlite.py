@@ -262,7 +262,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, monke
         registry.add_logs(function, "1", [LogEntry(LogLevel.INFO, "x", 1.0)])
     with closing(sqlite3.connect(path)) as connection:
         steps = connection.execute("SELECT number, name FROM migrations ORDER BY number").fetchall()
-    assert steps == [(1, "functions_and_blobs"), (2, "logs")]
+    assert steps == [(1, "functions_and_blobs"), (2, "logs"), (3, "runs")]
 
 
 def test_an_interrupted_migration_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,7 +271,7 @@ def test_an_interrupted_migration_leaves_nothing_half_done(tmp_path: Path, monke
     before = tables(path)
 
     def broken(db: Any) -> None:
-        db.table("runs").create({"id": str})
+        db.table("later").create({"id": str})
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

@@ -204,7 +204,7 @@ def test_threads_wait_for_each_other_no_longer_than_for_others(path: Path) -> No
 
 
 def test_a_store_that_may_not_grow_is_full(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "_PRAGMAS", f"{connection_module._PRAGMAS} PRAGMA max_page_count = 24;")
+    monkeypatch.setattr(connection_module, "_PRAGMAS", f"{connection_module._PRAGMAS} PRAGMA max_page_count = 60;")
     assert_full(path)
 
 

@@ -53,6 +53,7 @@ class Store:
         Raises StoreError, StoreDamaged, StoreLocked, StoreFull or StoreReadOnly.
         """
         self.path = path.absolute()
+        self._log = self.path.with_name(self.path.name + "-wal")
         self._busy_timeout_seconds = busy_timeout_seconds
         self._idle: list[sqlite3.Connection] = []
         self._pool_lock = threading.Lock()
@@ -104,6 +105,7 @@ class Store:
                     self._check_file_identity()
                     yield connection
                     connection.execute("COMMIT")
+                    self._check_file_identity()  # before anybody is told that it is safe
                 except BaseException:
                     if connection.in_transaction:
                         with suppress(sqlite3.Error):  # the first error is the one to tell
@@ -149,7 +151,7 @@ class Store:
             return f"file:{quoted}?mode=rwc", True
         if not self.path.exists():
             raise read_only(self.path)
-        log = self.path.with_name(self.path.name + "-wal")
+        log = self._log
         index = self.path.with_name(self.path.name + "-shm")
         if not log.exists() or (log.stat().st_size == 0 and not index.exists()):
             return f"file:{quoted}?mode=ro&immutable=1", False
@@ -206,12 +208,14 @@ class Store:
     def _check_file_identity(self) -> None:
         """SQLite goes on writing to a deleted file, and all of it would be lost."""
         try:
+            self._log.stat()
             if self._file_identity() == self._identity:
                 return
         except FileNotFoundError:
             pass
         raise StoreError(
-            f"the store {self.path} was deleted or replaced while it was open; nothing was written; start again"
+            f"the store {self.path} or its {self._log.name} was deleted or replaced while it was open; "
+            "what was to be written now is lost; start again"
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from datetime import datetime, timezone
@@ -19,6 +20,7 @@ from typing import Any
 from runner.contracts import FunctionRegistry
 from runner.errors import FunctionNotFound, InvalidInput, UsageError
 from runner.models import Function, FunctionDefinition, FunctionStatus, LogEntry, LogLevel
+from runner.run_store import RunStore
 from runner.wasm import content_id
 from runner_sqlite.connection import Store, database
 from runner_sqlite.failures import damaged, damaged_module
@@ -70,6 +72,8 @@ class SqliteRegistry(FunctionRegistry):
         self._log_lines = log_lines
         self._created_by = created_by
         self._now = now
+        self._run_store: RunStore | None = None
+        self._run_store_lock = threading.Lock()
 
     def register(
         self, definition: FunctionDefinition, wasm: bytes, *, source_cid: str | None = None
@@ -184,8 +188,19 @@ class SqliteRegistry(FunctionRegistry):
         except ValueError as error:
             raise damaged(self._store.path, error) from error
 
+    def run_store(self) -> RunStore:
+        """See FunctionRegistry.run_store. In the same file."""
+        from runner_sqlite.runs import SqliteRunStore
+
+        with self._run_store_lock:
+            if self._run_store is None:
+                self._run_store = SqliteRunStore(self._store)
+            return self._run_store
+
     def close(self) -> None:
         """See FunctionRegistry.close."""
+        if self._run_store is not None:
+            self._run_store.close()
         self._store.close()
 
     def _new(self, definition: FunctionDefinition, version: int, wasm_cid: str, source_cid: str | None) -> Function:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import StoreError
+from runner_sqlite import run_tables
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -75,7 +76,13 @@ def _logs(db: Database) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_functions_and_blobs, _logs)
+def _runs(db: Database) -> None:
+    # In SQL: sqlite-utils knows no partial indexes.
+    for statement in run_tables.STATEMENTS:
+        db.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_functions_and_blobs, _logs, _runs)
 """Step n brings a store from schema n - 1 to schema n."""
 
 

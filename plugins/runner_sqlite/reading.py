@@ -1,0 +1,216 @@
+"""Looking at runs: one, a page of them, their attempts and logs, why they are what they are, how many wait."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from runner.errors import RunNotFound
+from runner.ledger import Attempt, AttemptStatus, Depth, Run, RunFilter, RunLog, Why
+from runner.models import LogEntry, LogLevel, TriggerType
+from runner.runs import LIVE, RunStatus
+from runner_sqlite import dead_letters, slots
+from runner_sqlite.moments import from_number, or_none, to_number
+
+_STATUS = "CASE WHEN o.status IS NOT NULL THEN o.status WHEN q.token IS NOT NULL THEN 'running' ELSE 'pending' END"
+_COLUMNS = {
+    **{
+        name: f"r.{name}"
+        for name in ("run_id", "namespace", "job", "function", "function_version", "queue", "priority", "unique_key")
+    },
+    **{name: f"r.{name}" for name in ("trigger_type", "trigger", "slot", "parent_id", "retry_count", "dlq_topic")},
+    **{name: f"r.{name}" for name in ("payload_size", "created_at")},
+    **{name: f"COALESCE(o.{name}, q.{name})" for name in ("attempts", "failures", "lost_in_a_row", "progress")},
+    **{name: f"COALESCE(o.{name}, a.{name})" for name in ("error_class", "message")},
+    **{name: f"COALESCE(o.{name}, a.{name}, 0)" for name in ("duration_ms", "memory_peak_bytes")},
+    "status": _STATUS,
+    "run_at": "COALESCE(q.run_at, r.run_at)",
+    "result_size": "o.result_size",
+    "started_at": "COALESCE(o.started_at, l.claimed_at, a.started_at)",
+    "finished_at": "o.finished_at",
+    "owner": "COALESCE(o.owner, l.owner, a.owner)",
+    "lease_until": "l.lease_until",
+    "cancel_requested": "q.cancel_reason IS NOT NULL",
+}
+"""Where each field of a Run comes from."""
+_MOMENTS = ("run_at", "slot", "created_at", "started_at", "finished_at", "lease_until")
+_JOINS = (
+    "LEFT JOIN leases l ON l.token = q.token LEFT JOIN attempts a "
+    "ON a.run_id = r.run_id AND a.attempt = COALESCE(o.attempts, q.attempts - (q.token IS NOT NULL))"
+)
+_SELECT = f"SELECT {', '.join(_COLUMNS.values())} FROM"
+_ALL = f"{_SELECT} runs r LEFT JOIN outcomes o USING (run_id) LEFT JOIN queue q USING (run_id) {_JOINS}"
+_LIVE = f"{_SELECT} queue q CROSS JOIN runs r USING (run_id) LEFT JOIN outcomes o ON FALSE {_JOINS}"
+_ENDED = f"{_SELECT} outcomes o CROSS JOIN runs r USING (run_id) LEFT JOIN queue q ON FALSE {_JOINS}"
+
+
+def run(connection: sqlite3.Connection, run_id: int) -> Run:
+    """See RunStore.get."""
+    row = connection.execute(f"{_ALL} WHERE r.run_id = ?", (run_id,)).fetchone()
+    if row is None:
+        raise RunNotFound(run_id)
+    return _run(row)
+
+
+def value(connection: sqlite3.Connection, run_id: int, column: str) -> bytes | None:
+    """The `payload` or the `result` of a run. Raises RunNotFound."""
+    row = connection.execute(
+        f"SELECT {column} FROM runs LEFT JOIN outcomes USING (run_id) WHERE run_id = ?", (run_id,)
+    ).fetchone()
+    if row is None:
+        raise RunNotFound(run_id)
+    return row[0]  # type: ignore[no-any-return]
+
+
+def page(connection: sqlite3.Connection, filter: RunFilter, before: int | None, limit: int) -> list[Run]:
+    """See RunStore.list_runs."""
+    statuses = filter.statuses
+    source = _ALL
+    if statuses is not None and statuses <= LIVE:
+        source = _LIVE
+    elif statuses is not None and not statuses & LIVE:
+        source = _ENDED
+    conditions: list[str] = []
+    values: list[Any] = []
+    for condition, wanted in _conditions(filter, before, is_ended=source is _ENDED):
+        conditions.append(condition)
+        values += wanted
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    rows = connection.execute(f"{source} {where} ORDER BY r.run_id DESC LIMIT ?", (*values, max(limit, 0)))
+    return [_run(row) for row in rows]
+
+
+def attempts(connection: sqlite3.Connection, run_id: int) -> list[Attempt]:
+    """See RunStore.attempts."""
+    whole = run(connection, run_id)
+    rows = connection.execute(
+        "SELECT attempt, status, owner, started_at, finished_at, error_class, message, stderr_tail, duration_ms, "
+        "memory_peak_bytes FROM attempts WHERE run_id = ? ORDER BY attempt",
+        (run_id,),
+    )
+    found = [
+        Attempt(
+            run_id=run_id,
+            number=number,
+            status=AttemptStatus(status),
+            owner=owner,
+            started_at=from_number(started_at),
+            finished_at=from_number(finished_at),
+            function_version=whole.function_version,
+            error_class=error_class,
+            message=message,
+            stderr_tail=stderr_tail,
+            duration_ms=duration_ms,
+            memory_peak_bytes=memory_peak_bytes,
+        )
+        for (number, status, owner, started_at, finished_at, error_class, message, *rest) in rows
+        for stderr_tail, duration_ms, memory_peak_bytes in [rest]
+    ]
+    return [*found, *_latest(whole)]
+
+
+def logs(connection: sqlite3.Connection, run_id: int, after: tuple[int, int], limit: int) -> list[RunLog]:
+    """See RunStore.logs."""
+    if connection.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone() is None:
+        raise RunNotFound(run_id)
+    rows = connection.execute(
+        "SELECT attempt, number, level, message, timestamp FROM run_logs "
+        "WHERE run_id = ? AND (attempt, number) > (?, ?) ORDER BY attempt, number LIMIT ?",
+        (run_id, *after, max(limit, 0)),
+    )
+    return [
+        RunLog(run_id, attempt, number, LogEntry(LogLevel(level), message, timestamp))
+        for attempt, number, level, message, timestamp in rows
+    ]
+
+
+def why(connection: sqlite3.Connection, run_id: int, now: int) -> Why:
+    """See RunStore.why."""
+    whole = run(connection, run_id)
+    children = connection.execute("SELECT run_id FROM runs WHERE parent_id = ? ORDER BY run_id", (run_id,)).fetchall()
+    slot = None if whole.slot is None else to_number(whole.slot)
+    return Why(
+        run=whole,
+        attempts=tuple(attempts(connection, run_id)),
+        slot=slots.of_run(connection, run_id, whole.trigger, slot),
+        dead_letter=dead_letters.letter(connection, run_id),
+        children=tuple(child for (child,) in children),
+        ahead=_ahead(connection, run_id, now),
+    )
+
+
+def depth(connection: sqlite3.Connection, namespace: str | None, now: int) -> Depth:
+    """See RunStore.depth."""
+    ours = "queue_id IN (SELECT queue_id FROM queues WHERE ?1 IS NULL OR namespace = ?1)"
+    ready, waiting, running, oldest = connection.execute(
+        "SELECT COALESCE(SUM(token IS NULL AND run_at <= ?2), 0), COALESCE(SUM(token IS NULL AND run_at > ?2), 0), "
+        "COUNT(token), MIN(CASE WHEN token IS NULL AND run_at <= ?2 THEN run_at END) "
+        f"FROM queue WHERE {ours}",
+        (namespace, now),
+    ).fetchone()
+    (letters,) = connection.execute(
+        "SELECT COUNT(*) FROM dead_letters JOIN runs USING (run_id) WHERE ?1 IS NULL OR namespace = ?1", (namespace,)
+    ).fetchone()
+    return Depth(ready=ready, waiting=waiting, running=running, dead_letters=letters, oldest_ready_at=or_none(oldest))
+
+
+def _conditions(filter: RunFilter, before: int | None, *, is_ended: bool) -> Iterator[tuple[str, Sequence[Any]]]:
+    for name in ("namespace", "job", "trigger", "queue", "parent_id"):
+        wanted = getattr(filter, name)
+        if wanted is not None:
+            yield f"r.{name} = ?", (wanted,)
+    if filter.statuses is not None:
+        marks = ", ".join("?" * len(filter.statuses))
+        status = "o.status" if is_ended else _STATUS
+        yield f"{status} IN ({marks})", sorted(status.value for status in filter.statuses)
+    if filter.created_from is not None:
+        yield "r.created_at >= ?", (to_number(filter.created_from),)
+    if filter.created_before is not None:
+        yield "r.created_at < ?", (to_number(filter.created_before),)
+    if before is not None:
+        yield "r.run_id < ?", (before,)
+
+
+def _run(row: Sequence[Any]) -> Run:
+    facts = dict(zip(_COLUMNS, row, strict=True))
+    for name in _MOMENTS:
+        facts[name] = or_none(facts[name])
+    facts["status"] = RunStatus(facts["status"])
+    facts["trigger_type"] = TriggerType(facts["trigger_type"])
+    facts["cancel_requested"] = bool(facts["cancel_requested"])
+    return Run(**facts)
+
+
+def _latest(run: Run) -> Iterator[Attempt]:
+    """The attempt that is in no table of attempts: it runs, or has succeeded."""
+    if run.status not in (RunStatus.RUNNING, RunStatus.SUCCEEDED):
+        return
+    assert run.started_at is not None
+    yield Attempt(
+        run_id=run.run_id,
+        number=run.attempts,
+        status=AttemptStatus(run.status.value),
+        owner=run.owner or "",
+        started_at=run.started_at,
+        finished_at=run.finished_at,
+        function_version=run.function_version,
+        duration_ms=run.duration_ms if run.finished_at else 0.0,
+        memory_peak_bytes=run.memory_peak_bytes if run.finished_at else 0,
+        output_size=run.result_size,
+    )
+
+
+def _ahead(connection: sqlite3.Connection, run_id: int, now: int) -> int:
+    row = connection.execute(
+        "SELECT queue_id, priority, run_at FROM queue WHERE run_id = ? AND token IS NULL AND run_at <= ?", (run_id, now)
+    ).fetchone()
+    if row is None:
+        return 0
+    queue_id, priority, run_at = row
+    (ahead,) = connection.execute(
+        "SELECT COUNT(*) FROM queue WHERE ready = 1 AND queue_id = ? "
+        "AND (priority > ? OR (priority = ? AND (run_at, run_id) < (?, ?)))",
+        (queue_id, priority, priority, run_at, run_id),
+    ).fetchone()
+    return int(ahead)
