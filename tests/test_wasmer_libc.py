@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runner_builders.settings import ZigSettings
-from runner_builders.zig import ZigBuilder
+from runner_builders.zig import C_FLAGS, TARGET
 from runner_wasmer import llvm
 
-from runner.contracts import Host
 from runner.errors import Exited, OutOfMemory, Trapped
 from runner.wasm import cap, inspect
 from runner.workers.compiler import compile_module
@@ -110,12 +109,13 @@ Run = Callable[..., bytes]
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
-    """SOURCE, built by our builder and compiled by our compile process."""
+    """SOURCE, built with the flags of our builder and compiled by our compile process."""
     folder = tmp_path_factory.mktemp("libc")
     source = folder / "program.c"
     source.write_text(SOURCE)
-    host = Host(project_dir=folder, state_dir=folder, get_wasm_bytes=lambda _: b"")
-    wasm = ZigBuilder(ZigSettings(), host).build(source)
+    command = [sys.executable, "-m", "ziglang", "cc", *TARGET, *C_FLAGS, source.name, "-o", "program.wasm"]
+    subprocess.run(command, cwd=folder, check=True, timeout=300)
+    wasm = (folder / "program.wasm").read_bytes()
     capped = cap(wasm, inspect(wasm), memory_limit_mb=LIMIT_MB)
     spec = EngineSpec(
         name="wasmer",

@@ -16,6 +16,7 @@ from runner.workers.engine import Abi, Engine, Loaded
 from runner_wasmer.artifact import Artifact
 from runner_wasmer.guest import KeptGuests
 from runner_wasmer.module import CommandModule, ReactorModule
+from runner_wasmer.stack import GuestStack
 
 if TYPE_CHECKING:
     from runner_wasmer.compiler import Compiler
@@ -27,6 +28,7 @@ class WasmerEngine:
     def __init__(self) -> None:
         self._compiler: Compiler | None = None
         self._kept = KeptGuests()
+        self._stack: GuestStack | None = None
 
     def prepare_compile(self) -> None:
         """Load LLVM and start its threads."""
@@ -44,9 +46,12 @@ class WasmerEngine:
     def warm_up(self) -> None:
         """Make a store once, so that everything it imports and opens is there."""
         wasmer.Store(wasmer_engines.JIT())
+        self._stack = GuestStack()
 
     def start(self) -> None:
-        """Nothing: the headless engine has no threads."""
+        """Limit the stack that guests run on. The headless engine has no threads."""
+        if self._stack is not None:
+            self._stack.limit()
 
     def load(self, artifact: bytes, abi: Abi) -> Loaded:
         """The module of an artifact, with a store of its own so that dropping it frees it."""
@@ -56,7 +61,9 @@ class WasmerEngine:
             raise InvalidModule(str(error)) from error
         store = wasmer.Store(wasmer_engines.JIT())
         module = wasmer.Module.deserialize(store, unpacked.code)
-        return (CommandModule if abi is Abi.COMMAND else ReactorModule)(store, module, unpacked, self._kept)
+        return (CommandModule if abi is Abi.COMMAND else ReactorModule)(
+            store, module, unpacked, self._kept, self._stack
+        )
 
 
 def engine() -> Engine:

@@ -22,6 +22,9 @@ _libc = ctypes.PyDLL(None)
 madvise = _libc.madvise
 """madvise(address, size, advice); 0 when it was done."""
 madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+mincore = _libc.mincore
+"""mincore(address, size, one byte a page): bit 0 is set where the page is in memory; 0 when told."""
+mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 _mprotect = _libc.mprotect
 _mprotect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 

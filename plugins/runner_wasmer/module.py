@@ -16,6 +16,7 @@ from runner.workers.wasi.preview1 import ProcExit, Wasi
 from runner_wasmer.artifact import Artifact
 from runner_wasmer.guest import Guest, KeptGuests
 from runner_wasmer.imports import import_object, is_function
+from runner_wasmer.stack import GuestStack
 from runner_wasmer.traps import message_of, trapped
 
 _I32, _I64 = wasmer.Type.I32, wasmer.Type.I64
@@ -46,11 +47,14 @@ class LoadedModule:
         "_kept",
         "_memory",
         "_module",
+        "_stack",
         "_wasi",
     )
 
-    def __init__(self, store: Any, module: Any, artifact: Artifact, kept: KeptGuests) -> None:
-        self._artifact, self._kept, self._module = artifact, kept, module
+    def __init__(
+        self, store: Any, module: Any, artifact: Artifact, kept: KeptGuests, stack: GuestStack | None = None
+    ) -> None:
+        self._artifact, self._kept, self._module, self._stack = artifact, kept, module, stack
         self._wasi = wasi = Wasi()
         self._imports = import_object(store, module, wasi)
         self._guest: Guest | None = None
@@ -95,7 +99,7 @@ class LoadedModule:
         except InvocationError as error:
             failure = error
         except RuntimeError as error:
-            failure = _trap_of(error, self._artifact.inserted)
+            failure = _trap_of(error, self._artifact.inserted, self._stack)
         except BaseException as error:
             _give_up_on_panic(error)
             raise
@@ -209,12 +213,12 @@ def _explained(failure: InvocationError, call: Call, *, size: int, refused: bool
     return failure
 
 
-def _trap_of(error: RuntimeError, inserted: int | None) -> Trapped:
+def _trap_of(error: RuntimeError, inserted: int | None, stack: GuestStack | None) -> Trapped:
     """The trap that a RuntimeError tells of; raises what it is otherwise."""
     if type(error) is not RuntimeError:
         raise error
     message = message_of(error)
-    trap = trapped(message, inserted=inserted)
+    trap = trapped(message, inserted=inserted, stack=stack)
     if trap is None:
         raise EngineFault(message) from None
     return trap

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from runner_wasmer.artifact import Artifact
 from runner_wasmer.instrument import PAGE_BYTES, ranges
-from runner_wasmer.linear_memory import LinearMemory, madvise
+from runner_wasmer.linear_memory import LinearMemory, madvise, mincore
 
 _MADV_DONTNEED, _MADV_NOHUGEPAGE = 4, 15
 _TOUCHED_LIMIT: Final = 64
@@ -26,9 +26,6 @@ _RANGES_LIMIT: Final = 8
 """Ranges copied at the most: between two of them is a system call."""
 _LAST_LOOK: Final = 1 << 12
 """After so many invocations the touched pages are known."""
-
-_mincore = ctypes.PyDLL(None).mincore
-_mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 
 
 class Restorer:
@@ -80,7 +77,7 @@ class Restorer:
         """Copy the pages that the invocations until now have touched, if they are few."""
         size = len(self._view)
         resident = ctypes.create_string_buffer(size // PAGE_BYTES)
-        if not size or _mincore(memory.address, size, resident):
+        if not size or mincore(memory.address, size, resident):
             return
         touched = {page for page, flags in enumerate(resident.raw) if flags & 1}
         held = {page for first, data in self._data for page in _pages(first, first + len(data))}

@@ -6,16 +6,15 @@ import re
 from typing import Final
 
 from runner.errors import Trapped
+from runner_wasmer.stack import GuestStack
 
 MESSAGE_LIMIT: Final = 4096
 """Characters kept of an engine's message: that of a stack overflow names every frame, megabytes."""
 NAME_LIMIT: Final = 120
 """Characters kept of one function's name, which is the module's own text."""
 
-DEEP_CHARACTERS: Final = 100_000
-"""A message this long names thousands of frames."""
-_OUT_OF_BOUNDS: Final = "out of bounds memory access"
 _PREFIX: Final = "RuntimeError: "
+_OUT_OF_BOUNDS, _OVERFLOW = "out_of_bounds_memory", "stack_overflow"
 # Wasmer's words for each of its trap codes (wasmer-vm 2.1, `TrapCode::message`).
 KINDS: Final = {
     "unreachable": "unreachable",
@@ -39,18 +38,13 @@ _FRAME: Final = re.compile(r"^ {4}at (.+) \(.*\[(\d+)\]:0x[0-9a-f]+\)$", re.MULT
 
 def message_of(error: BaseException) -> str:
     """What an error of Wasmer's says, as far as it is kept."""
-    whole = str(error.args[0]) if error.args else ""
-    kept = whole[:MESSAGE_LIMIT]
-    if len(whole) > DEEP_CHARACTERS and _OUT_OF_BOUNDS in kept:
-        # Behind the walls Wasmer cannot read where the stack ends (/proc/self/maps), and takes the fault on
-        # its guard page for one in the memory. Thousands of frames tell them apart.
-        kept = kept.replace(_OUT_OF_BOUNDS, "call stack exhausted", 1)
-    return kept
+    return str(error.args[0])[:MESSAGE_LIMIT] if error.args else ""
 
 
-def trapped(message: str, *, inserted: int | None = None) -> Trapped | None:
+def trapped(message: str, *, inserted: int | None = None, stack: GuestStack | None = None) -> Trapped | None:
     """The error for a message of Wasmer's; None when it tells of no trap.
 
+    `stack` tells a fault at the stack's end, which Wasmer may take for one in the memory.
     A function without a name is shown by its index, as `func[3]`: the index it had before instrument.py
     inserted the function `inserted`.
     """
@@ -59,6 +53,8 @@ def trapped(message: str, *, inserted: int | None = None) -> Trapped | None:
     kind = KINDS.get(reason)
     if kind is None:
         return None
+    if kind == _OUT_OF_BOUNDS and stack is not None and stack.overflowed():
+        kind, reason = _OVERFLOW, "call stack exhausted"
     functions = [_function(name, int(index), inserted) for name, index in _FRAME.findall(frames)]
     return Trapped(kind, reason, functions=functions)
 
