@@ -16,6 +16,7 @@ import mmap
 import os
 import struct
 from collections.abc import Callable, Sequence
+from time import monotonic_ns
 from typing import Any
 
 from runner.errors import (
@@ -37,7 +38,10 @@ AREA_BYTES = 1 << 20
 HEADER_BYTES = 4096
 TAIL_OFFSET = 64
 
+_WORDS_BYTES = 16
+_COMMITTED, _STARTED = 0, 1
 _WORD = struct.Struct("<Q")
+_COMMIT = struct.Struct("<QQ")  # committed, started_ns
 _SIZE = struct.Struct("<I")
 _RESULT = struct.Struct("<IIQQQ")  # is error, size of logs, size of output, nanoseconds, peak bytes
 
@@ -55,52 +59,57 @@ class ResultWriter:
     """The worker's end. `hand_over` is called when the area is full; it returns when it is free."""
 
     def __init__(self, descriptor: int, hand_over: Callable[[], None]) -> None:
-        self._map = mmap.mmap(descriptor, HEADER_BYTES + AREA_BYTES)
+        self._map = memoryview(mmap.mmap(descriptor, HEADER_BYTES + AREA_BYTES))
+        self._words = self._map[:_WORDS_BYTES].cast("Q")  # a word is stored whole: the app reads while we run
         self._hand_over = hand_over
         self._used = 0
+        self._started_ns = 0
 
     def begin_frame(self) -> None:
-        """Start again at the front; the app has copied everything."""
+        """Start again at the front, and with the first invocation; the app has copied everything."""
         self._used = 0
-        _WORD.pack_into(self._map, 0, 0)
+        self._words[_COMMITTED] = 0
+        self._begin_invocation(monotonic_ns())
 
-    def begin_invocation(self, now_ns: int) -> None:
-        """Note when the running invocation began: the app measures its deadline from here."""
-        _WORD.pack_into(self._map, 8, now_ns)
+    def _begin_invocation(self, now_ns: int) -> None:
+        # The app measures the invocation's deadline from here.
+        self._started_ns = self._words[_STARTED] = now_ns
 
     def end_frame(self) -> None:
         """Note that no invocation is running."""
-        _WORD.pack_into(self._map, 8, 0)
+        self._words[_STARTED] = 0
 
     def mirror(self, tail: bytes) -> None:
         """Show the end of standard error to the app, which may have to kill us before we tell it."""
         self._map[TAIL_OFFSET : TAIL_OFFSET + len(tail)] = tail
         _SIZE.pack_into(self._map, 16, len(tail))
 
-    def write(self, output: bytes, error: InvocationError | None, logs: Sequence[LogEntry], ns: int, peak: int) -> None:
-        """Commit one result."""
+    def write(self, output: bytes, error: InvocationError | None, logs: Sequence[LogEntry], peak: int) -> None:
+        """Commit the result of the running invocation, and begin the next."""
+        now = monotonic_ns()
         log_bytes = LOGS_ALONE.encode(logs).encode("utf-8", "surrogatepass") if logs else b""
         if error is not None:
             output = _encode_error(error)
-        head = _RESULT.pack(error is not None, len(log_bytes), len(output), ns, peak)
-        size = len(head) + len(output) + len(log_bytes)
-        start = self._used
-        if start + size <= AREA_BYTES:
-            place = HEADER_BYTES + start
-            self._map[place : place + size] = head + output + log_bytes
-            self._used = start + size
-            _WORD.pack_into(self._map, 0, self._used)
-            return
-        for part in (head, output, log_bytes):
-            self._stream(part)
-        _WORD.pack_into(self._map, 0, self._used)
+        size = len(output)
+        head = _RESULT.pack(error is not None, len(log_bytes), size, now - self._started_ns, peak)
+        place = HEADER_BYTES + self._used
+        end = place + _RESULT.size + size + len(log_bytes)
+        if end <= HEADER_BYTES + AREA_BYTES:
+            self._map[place:end] = head + output + log_bytes
+            self._used = end - HEADER_BYTES
+        else:
+            for part in (head, output, log_bytes):
+                self._stream(part)
+            now = monotonic_ns()  # waiting for the app is not the next one's time
+        self._words[_COMMITTED] = self._used
+        self._begin_invocation(now)
 
     def _stream(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             room = AREA_BYTES - self._used
             if room == 0:
-                _WORD.pack_into(self._map, 0, self._used)
+                self._words[_COMMITTED] = self._used
                 self._hand_over()
                 self._used, room = 0, AREA_BYTES
             piece = view[:room]
@@ -141,7 +150,8 @@ class ResultReader:
 
 
 def parse_results(data: bytes) -> list[InvocationResult]:
-    """Every whole result in `data`; an unfinished one at the end is left out."""
+    """Every whole result in `data`; an unfinished one at the end is left out. One that cannot be read
+    is the last, and WorkerLost."""
     results: list[InvocationResult] = []
     append, unpack, make = results.append, _RESULT.unpack_from, InvocationResult
     position, end, head = 0, len(data), _RESULT.size
@@ -151,12 +161,18 @@ def parse_results(data: bytes) -> list[InvocationResult]:
         position = start + size + log_size
         if position > end:
             break
-        logs = _decode_logs(data[start + size : position]) if log_size else ()
-        if failed:
-            append(make(None, _decode_error(data[start : start + size]), logs, ns / 1e6, peak))
-        else:
-            append(make(data[start : start + size], None, logs, ns / 1e6, peak))
+        try:
+            logs = _decode_logs(data[start + size : position]) if log_size else ()
+            error = _decode_error(data[start : start + size]) if failed else None
+        except _UNREADABLE as why:
+            append(make(None, WorkerLost(f"it told an unreadable result ({type(why).__name__})")))
+            break
+        append(make(None if failed else data[start : start + size], error, logs, ns / 1e6, peak))
     return results
+
+
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What reading a forged result may raise."""
 
 
 def _decode_logs(data: bytes) -> tuple[LogEntry, ...]:
@@ -185,12 +201,9 @@ def _encode_error(error: InvocationError) -> bytes:
 
 def _decode_error(data: bytes) -> RunnerError:
     classes = {kind.__name__: kind for kind in _FIELDS}
-    try:
-        name, fields, tail = json.loads(data)
-        kind: Any = classes[name]
-        arguments = [fields[field] for field in _FIELDS[kind] if field != "functions"]
-        named = {"functions": fields["functions"]} if kind is Trapped else {}
-        made: InvocationError = kind(*arguments, **named, stderr_tail=str(tail))
-    except (ValueError, KeyError, TypeError) as error:
-        return WorkerLost(f"it told an unreadable result ({error})")
+    name, fields, tail = json.loads(data)
+    kind: Any = classes[name]
+    arguments = [fields[field] for field in _FIELDS[kind] if field != "functions"]
+    named = {"functions": fields["functions"]} if kind is Trapped else {}
+    made: InvocationError = kind(*arguments, **named, stderr_tail=str(tail))
     return made

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import struct
-import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from runner.errors import InvocationError, WorkerLost
 from runner.workers import protocol
@@ -21,6 +21,9 @@ from runner.workers.engine import Abi, Call, Engine, Loaded, LogBuffer
 
 LOST_STATUS = 70
 """The exit status of a worker that gave itself up (EX_SOFTWARE of sysexits.h)."""
+_LATE_SECONDS = 0.05
+_LONGEST_SECONDS = 1e8
+_DONE = protocol.message(protocol.DONE)
 
 
 class Worker:
@@ -52,34 +55,36 @@ class Worker:
     def _load(self, body: bytes) -> None:
         number, abi_size = struct.unpack_from("<II", body)
         abi = Abi(body[8 : 8 + abi_size].decode())
-        self._modules[number] = self._engine.load(body[8 + abi_size :], abi)
+        try:
+            self._modules[number] = self._engine.load(body[8 + abi_size :], abi)
+        except BaseException as raised:
+            self._results.begin_frame()
+            self._give_up(raised)
 
     def _run(self, body: bytes) -> None:
         number, facts, sizes, position = protocol.parse_run(body)
         call = self._call_for(facts)
         invoke = self._modules[number].invoke
-        results, logs, now = self._results, call.logs, time.monotonic_ns
+        results, logs = self._results, call.logs
         results.begin_frame()
         for size in sizes:
             end = position + size
-            started = now()
-            results.begin_invocation(started)
             try:
                 output, peak = invoke(body[position:end], call)
                 error = None
             except InvocationError as raised:
                 output, peak, error = b"", getattr(raised, "memory_peak_bytes", 0), raised
             except BaseException as raised:
-                self._give_up(raised, call, now() - started)
-            results.write(output, error, logs.take(), now() - started, peak)
+                self._give_up(raised, call)
+            results.write(output, error, logs.take(), peak)
             position = end
         results.end_frame()
         self._sock.sendall(protocol.message(protocol.DONE))
 
-    def _give_up(self, raised: BaseException, call: Call, ns: int) -> None:
+    def _give_up(self, raised: BaseException, call: Call) -> None:
         reason = f"{type(raised).__name__}: {str(raised)[:500]}"
         error = WorkerLost(reason, stderr_tail=call.logs.tail)
-        self._results.write(b"", error, call.logs.take(), ns, 0)
+        self._results.write(b"", error, call.logs.take(), 0)
         os._exit(LOST_STATUS)
 
     def _call_for(self, facts: bytes) -> Call:
@@ -93,6 +98,7 @@ class Worker:
         return self._call
 
     def _hand_over(self) -> None:
+        _disarm()  # the guest is through, and it is not its fault if nobody takes the result
         self._sock.sendall(protocol.message(protocol.FULL))
         self._await(protocol.CONTINUE)
 
@@ -105,6 +111,21 @@ class Worker:
         if kind != wanted:
             raise RuntimeError(f"message {kind} came where {wanted} was due")
         return body
+
+
+def _arm(timeout_seconds: float) -> int:
+    """Let the kernel end this process some time after the deadline of an invocation that begins now;
+    returns for how many nanoseconds that will do for others, too.
+
+    The app ends it sooner and tells a timeout. It may be away, though, in its consumer's code, or
+    dead slow, and a guest must not run on for that."""
+    slack = timeout_seconds / 16
+    signal.setitimer(signal.ITIMER_REAL, min(timeout_seconds + slack + _LATE_SECONDS, _LONGEST_SECONDS))
+    return int(min(slack, _LONGEST_SECONDS / 2) * 1e9)
+
+
+def _disarm() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def load_message(number: int, abi: Abi, artifact: bytes) -> bytes:
