@@ -258,6 +258,14 @@ def test_modules_that_cannot_shrink_are_made_anew_and_no_longer_prepared(compile
     assert caught.value.trap == "out_of_bounds_memory"
 
 
+def test_memory_that_is_not_exported_is_put_back_too(compiled: dict[str, bytes]) -> None:
+    loaded: Any = engine().load(compiled["hidden"], Abi.COMMAND)
+    call = Subject(compiled["guest"]).call
+    for _ in range(10):
+        assert loaded.invoke(b"", call) == (b"", 2 << 16)
+        assert loaded._guest is not None
+
+
 def test_only_so_many_modules_keep_an_instance(compiled: dict[str, bytes]) -> None:
     one = engine()
     modules: list[Any] = [one.load(compiled["guest"], Abi.REACTOR) for _ in range(12)]
