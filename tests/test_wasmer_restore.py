@@ -98,6 +98,7 @@ SOURCES = {
     "writer": STEP % WRITE,
     "filler": STEP % FILL,
     "initializer": STEP % INIT,
+    "hidden": HIDDEN,
 }
 
 COMPILE = """
