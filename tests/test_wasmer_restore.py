@@ -91,6 +91,11 @@ WRITE = """(i32.store (i32.const 0) (i32.const 65536)) (i32.store (i32.const 4) 
     (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))"""
 FILL = "(memory.fill (i32.const 65536) (i32.const 1) (i32.const 8))"
 INIT = "(memory.init $passive (i32.const 65536) (i32.const 0) (i32.const 8))"
+# Nothing is exported; what an earlier invocation left would trap.
+HIDDEN = """(module (memory 1 3) (global $g (mut i32) (i32.const 0)) (func (export "_start")
+    (if (i32.load (i32.const 64)) (then unreachable))
+    (if (i32.or (global.get $g) (i32.ne (memory.size) (i32.const 1))) (then unreachable))
+    (i32.store (i32.const 64) (i32.const 1)) (global.set $g (i32.const 1)) (drop (memory.grow (i32.const 1)))))"""
 SOURCES = {
     "guest": GUEST,
     "nan": NAN_GUEST,
