@@ -41,7 +41,6 @@ TAIL_OFFSET = 64
 _WORDS_BYTES = 16
 _COMMITTED, _STARTED = 0, 1
 _WORD = struct.Struct("<Q")
-_COMMIT = struct.Struct("<QQ")  # committed, started_ns
 _SIZE = struct.Struct("<I")
 _RESULT = struct.Struct("<IIQQQ")  # is error, size of logs, size of output, nanoseconds, peak bytes
 
@@ -63,7 +62,8 @@ class ResultWriter:
         self._words = self._map[:_WORDS_BYTES].cast("Q")  # a word is stored whole: the app reads while we run
         self._hand_over = hand_over
         self._used = 0
-        self._started_ns = 0
+        self.started_ns = 0
+        """When the running invocation began, on the monotonic clock."""
 
     def begin_frame(self) -> None:
         """Start again at the front, and with the first invocation; the app has copied everything."""
@@ -73,7 +73,7 @@ class ResultWriter:
 
     def _begin_invocation(self, now_ns: int) -> None:
         # The app measures the invocation's deadline from here.
-        self._started_ns = self._words[_STARTED] = now_ns
+        self.started_ns = self._words[_STARTED] = now_ns
 
     def end_frame(self) -> None:
         """Note that no invocation is running."""
@@ -84,25 +84,29 @@ class ResultWriter:
         self._map[TAIL_OFFSET : TAIL_OFFSET + len(tail)] = tail
         _SIZE.pack_into(self._map, 16, len(tail))
 
-    def write(self, output: bytes, error: InvocationError | None, logs: Sequence[LogEntry], peak: int) -> None:
-        """Commit the result of the running invocation, and begin the next."""
+    def write(self, output: bytes, error: InvocationError | None, logs: Sequence[LogEntry], peak: int) -> bool:
+        """Commit the result of the running invocation, and begin the next. Returns whether there was
+        room for it: after one that went over in pieces the frame should end instead, so that the app
+        need not hold several such results."""
         now = monotonic_ns()
         log_bytes = LOGS_ALONE.encode(logs).encode("utf-8", "surrogatepass") if logs else b""
         if error is not None:
             output = _encode_error(error)
         size = len(output)
-        head = _RESULT.pack(error is not None, len(log_bytes), size, now - self._started_ns, peak)
+        head = _RESULT.pack(error is not None, len(log_bytes), size, now - self.started_ns, peak)
         place = HEADER_BYTES + self._used
         end = place + _RESULT.size + size + len(log_bytes)
-        if end <= HEADER_BYTES + AREA_BYTES:
-            self._map[place:end] = head + output + log_bytes
-            self._used = end - HEADER_BYTES
-        else:
+        if end > HEADER_BYTES + AREA_BYTES:
+            self.end_frame()  # the guest is through: waiting for the app is nobody's time
             for part in (head, output, log_bytes):
                 self._stream(part)
-            now = monotonic_ns()  # waiting for the app is not the next one's time
+            self._words[_COMMITTED] = self._used
+            return False
+        self._map[place:end] = head + output + log_bytes
+        self._used = end - HEADER_BYTES
         self._words[_COMMITTED] = self._used
         self._begin_invocation(now)
+        return True
 
     def _stream(self, data: bytes) -> None:
         view = memoryview(data)

@@ -20,8 +20,9 @@ from runner.workers.artifacts import ArtifactCache
 from runner.workers.compiler import compile_module
 from runner.workers.frames import FrameRun
 from runner.workers.launch import EngineSpec
-from runner.workers.pool import Module, Pool
-from runner.workers.protocol import encode_facts
+from runner.workers.pool import Pool
+from runner.workers.processes import Module
+from runner.workers.protocol import Violation, encode_facts
 from runner.workers.settings import WorkerSettings
 
 TABLE_LIMIT = 100_000
@@ -65,7 +66,12 @@ class WorkerExecutor(FunctionExecutor):
         """See FunctionExecutor. An input over input_limit_mb is a result with InputTooLarge."""
         module = self._module(function.wasm_cid, function.memory_limit_mb, self._host.get_wasm_bytes)
         run = FrameRun(
-            self._pool, module, self._facts(function, context), function.timeout_seconds, self._answerer(context)
+            self._pool,
+            module,
+            self._facts(function, context),
+            function.timeout_seconds,
+            self._answerer(context),
+            result_limit_bytes=self._settings.output_limit_mb * MEBIBYTE + self._settings.log_limit_kb * 1024 * 8,
         )
         return self._guarded(run, inputs)
 
@@ -129,6 +135,8 @@ class WorkerExecutor(FunctionExecutor):
         calls = self._host.host_calls
 
         def answer(name: str, arguments: Sequence[bytes]) -> bytes:
+            if name not in calls:
+                raise Violation(f"it asks for {name[:100]!r}, which is not answered here")
             return calls[name](context, arguments)
 
         return answer

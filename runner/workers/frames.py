@@ -1,16 +1,18 @@
 """Runs a stream of inputs on the workers of a pool: several in a frame, results in order.
 
 Each frame goes to one worker. While workers run, the next frames are filled; at most `WINDOW`
-frames are under way, so that memory stays bounded however long the stream is. A worker that passes
-its deadline or dies takes one invocation with it: what it had finished is kept, what it had not
-begun is sent again.
+frames are under way and the results held are bounded, so that memory is bounded however long the
+stream is. A worker that passes its deadline or dies takes one invocation with it: what it had
+finished is kept, what it had not begun is sent again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
+import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,192 +20,344 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from runner.errors import InvocationError, TimedOut, WorkerLost
 from runner.models import InvocationResult
 from runner.workers import protocol
-from runner.workers.area import parse_results
-from runner.workers.pool import Module, Pool, Worker
+from runner.workers.area import AREA_BYTES, parse_results
+from runner.workers.pool import Pool
+from runner.workers.processes import Module, Worker
 
 FRAME_INPUTS = 256
 FRAME_BYTES = 1 << 18
 FRAME_SECONDS = 0.004
 """A frame grows while the ones before took less than this, and is sent when filling took as long."""
 WINDOW = 16
+HELD_BYTES = 32 << 20
+"""With more output than this waiting for results before it, only the first frame goes on."""
 BEGIN_SECONDS = 20.0
-"""How long a worker may take to load a module, before its first invocation begins."""
+"""How long a worker may be busy with anything but an invocation: loading a module, above all."""
+TRIES = 2
+"""How often inputs are sent to workers that die before they begin with the first of them."""
+_LONGEST_WAIT_SECONDS = 3600.0
 
 AnswerCall = Callable[[str, Sequence[bytes]], bytes]
 
 
 class _Frame:
-    __slots__ = ("begun", "data", "done", "inputs", "results")
+    """Inputs on their way, and the results that have come back for those before them."""
 
-    def __init__(self, inputs: list[bytes]) -> None:
+    __slots__ = ("cap", "inputs", "number", "pieces", "piled", "quiet", "results", "size", "tries", "unsent")
+
+    def __init__(self, number: int, inputs: list[bytes]) -> None:
+        self.number = number
         self.inputs = inputs
+        """Those without a result."""
         self.results: list[InvocationResult] = []
-        self.data = b""
-        self.done = False
-        self.begun = 0.0
+        """Those not yielded yet."""
+        self.size = 0
+        """Bytes of output in `results`."""
+        self.pieces: list[bytes] = []
+        self.piled = 0
+        """Bytes in `pieces`."""
+        self.unsent = memoryview(b"")
+        self.tries = 0
+        self.quiet = 0.0
+        """Until when, as far as we saw, its worker did something that has a bound of its own."""
+        self.cap = 0.0
+        """When its worker must be through, whatever it tells."""
 
 
 class FrameRun:
     """One stream of inputs on its way through the pool; used by one thread."""
 
     def __init__(
-        self, pool: Pool, module: Module, facts: bytes, timeout_seconds: float, answer_call: AnswerCall
+        self,
+        pool: Pool,
+        module: Module,
+        facts: bytes,
+        timeout_seconds: float,
+        answer_call: AnswerCall,
+        *,
+        result_limit_bytes: int,
     ) -> None:
         self._pool, self._module, self._facts = pool, module, facts
         self._timeout = timeout_seconds
         self._answer_call = answer_call
+        self._piled_limit = result_limit_bytes + AREA_BYTES
         self._busy: dict[int, tuple[Worker, _Frame]] = {}
-        self._held: list[Worker] = []
-        self._again: deque[_Frame] = deque()
-        self._frame_inputs = 1
         self._poller = select.poll()
+        self._window: deque[_Frame] = deque()
+        self._ready: list[_Frame] = []
+        self._held = 0
+        self._frames = 0
+        self._frame_inputs = 1
+        self._pull_seconds = 0.0
+        self._ended = False
+        self._failure: Exception | None = None
 
     def run(self, inputs: Iterable[bytes]) -> Iterator[InvocationResult]:
-        """One result for each input, in order. Closing the iterator kills what is running."""
+        """One result for each input, in order. Closing the iterator kills what is running. What the
+        inputs raise is raised after the results of those before."""
         source = iter(inputs)
-        window: deque[_Frame] = deque()
-        ended = False
+        self._ended = False
+        window = self._window
         try:
             while True:
-                while (self._again or (not ended and len(window) < WINDOW)) and self._can_send(bool(self._busy)):
-                    if self._again:
-                        self._send(self._again.popleft())
-                        continue
-                    frame = self._fill(source)
-                    if frame is None:
-                        ended = True
-                        break
-                    window.append(frame)
-                    self._send(frame)
-                while window and window[0].done:
-                    yield from window.popleft().results
-                if self._busy:
-                    self._wait()
-                elif ended and not window:
-                    return
+                while self._advance(source):
+                    pass
+                if not window:
+                    break
+                head = window[0]
+                if not head.inputs:
+                    window.popleft()
+                elif not head.results:
+                    self._wait(_LONGEST_WAIT_SECONDS)
+                    continue
+                results, head.results = head.results, []
+                self._held, head.size = self._held - head.size, 0
+                with self._away():
+                    yield from results
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                raise failure
         finally:
             self._clear()
 
-    def _can_send(self, others_run: bool) -> bool:
-        """Whether a worker is at hand; waits for one only if none of ours is running."""
-        if self._held:
-            return True
-        worker = self._pool.try_acquire() if others_run else self._pool.acquire()
+    @contextlib.contextmanager
+    def _away(self) -> Iterator[None]:
+        """While code of others runs: it may take its time, and need the workers that we have."""
+        busy = self._busy
+        if not busy:
+            yield
+            return
+        left = time.monotonic()
+        with self._pool.away(len(busy)):
+            yield
+        elapsed = time.monotonic() - left
+        for _, frame in busy.values():
+            frame.quiet += elapsed
+            frame.cap += elapsed
+
+    def _advance(self, source: Iterator[bytes]) -> bool:
+        """Send a frame, if there is one and a worker for it."""
+        window, ready = self._window, self._ready
+        if not ready and not self._ended and len(window) < WINDOW and self._held < HELD_BYTES:
+            if self._rather_deliver():
+                return False
+            with self._away():
+                frame = self._fill(source)
+            if frame is not None:
+                window.append(frame)
+                ready.append(frame)
+        if not ready:
+            return False
+        frame = min(ready, key=lambda each: each.number)
+        if self._held >= HELD_BYTES and frame is not window[0]:
+            return False
+        worker = self._pool.try_acquire() if self._busy else self._pool.acquire()
         if worker is None:
             return False
-        self._held.append(worker)
+        ready.remove(frame)
+        self._send(worker, frame)
         return True
+
+    def _rather_deliver(self) -> bool:
+        """Whether to yield what is there before asking a source that keeps us waiting. Workers that
+        are at it get a tenth of that time, for they may be through at once."""
+        if self._pull_seconds <= FRAME_SECONDS:
+            return False
+        while self._busy and not self._window[0].results:
+            if not self._wait(self._pull_seconds / 10):
+                return False
+        return bool(self._window) and (bool(self._window[0].results) or not self._window[0].inputs)
 
     def _fill(self, source: Iterator[bytes]) -> _Frame | None:
         inputs: list[bytes] = []
         size = 0
-        until = time.monotonic() + FRAME_SECONDS
-        for data in source:
-            inputs.append(data)
-            size += len(data)
-            if len(inputs) >= self._frame_inputs or size >= FRAME_BYTES or time.monotonic() > until:
-                break
-        return _Frame(inputs) if inputs else None
+        begun = time.monotonic()
+        until = begun + FRAME_SECONDS
+        try:
+            for data in source:
+                inputs.append(data)
+                size += len(data)
+                if len(inputs) >= self._frame_inputs or size >= FRAME_BYTES or time.monotonic() > until:
+                    break
+            else:
+                self._ended = True
+        except Exception as error:  # the source is the caller's code: what it gave before comes first
+            self._failure, self._ended = error, True
+        self._pull_seconds = time.monotonic() - begun
+        self._frames += 1
+        return _Frame(self._frames, inputs) if inputs else None
 
-    def _send(self, frame: _Frame) -> None:
-        worker = self._held.pop()
-        frame.begun = time.monotonic()
+    def _send(self, worker: Worker, frame: _Frame) -> None:
         descriptor = worker.sock.fileno()
-        worker.reader.forget()
         self._busy[descriptor] = (worker, frame)
         self._poller.register(descriptor, select.POLLIN)
-        try:
-            number = worker.number_of(self._module)
-            worker.sock.sendall(protocol.run_message(number, self._facts, frame.inputs))
-        except OSError:
-            self._lose(worker, frame, None)
+        frame.quiet = now = time.monotonic()
+        frame.cap = now + BEGIN_SECONDS + len(frame.inputs) * self._timeout
+        worker.reader.forget()
+        self._post(worker, frame, worker.request(self._module, self._facts, frame.inputs))
 
-    def _wait(self) -> None:
+    def _post(self, worker: Worker, frame: _Frame, data: bytes) -> None:
+        """Send what fits now; the rest when the worker reads on."""
+        try:
+            sent = worker.sock.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._lose(worker, frame)
+            return
+        if sent < len(data):
+            frame.unsent = memoryview(data)[sent:]
+            self._poller.modify(worker.sock.fileno(), select.POLLIN | select.POLLOUT)
+
+    def _post_more(self, worker: Worker, frame: _Frame) -> None:
+        try:
+            frame.unsent = frame.unsent[worker.sock.send(frame.unsent, socket.MSG_DONTWAIT) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self._lose(worker, frame)
+            return
+        frame.quiet = time.monotonic()
+        if not frame.unsent:
+            self._poller.modify(worker.sock.fileno(), select.POLLIN)
+
+    def _wait(self, most_seconds: float) -> bool:
+        """Wait until something happens, and do what is to be done; False if nothing did."""
         now = time.monotonic()
-        remaining = min(self._next_look(worker, frame, now) for worker, frame in self._busy.values()) - now
-        events = self._poller.poll(max(0.0, remaining) * 1000 + 0.2)
-        for descriptor, _ in events:
-            self._receive(*self._busy[descriptor])
-        if not events:
-            now = time.monotonic()
+        until = min(self._next_look(worker, frame, now) for worker, frame in self._busy.values())
+        pause = min(max(0.0, until - now), most_seconds, _LONGEST_WAIT_SECONDS)
+        events = self._poller.poll(pause * 1000 + 0.2)
+        for descriptor, event in events:
+            worker, frame = self._busy[descriptor]
+            if event & ~select.POLLOUT:
+                self._receive(worker, frame)
+            else:
+                self._post_more(worker, frame)
+        now = time.monotonic()
+        if now >= until:
             for worker, frame in list(self._busy.values()):
-                if self._deadline(worker, frame) <= now:
-                    self._lose(worker, frame, self._timeout)
+                if self._deadline(worker, frame, now) <= now:
+                    self._lose(worker, frame, overdue=True)
+        return bool(events)
 
     def _next_look(self, worker: Worker, frame: _Frame, now: float) -> float:
         """Before this moment it cannot be overdue. One that has not begun may begin while we wait."""
-        deadline = self._deadline(worker, frame)
+        deadline = self._deadline(worker, frame, now)
         return deadline if worker.reader.started_ns() else min(now + self._timeout, deadline)
 
-    def _deadline(self, worker: Worker, frame: _Frame) -> float:
+    def _deadline(self, worker: Worker, frame: _Frame, now: float) -> float:
         """When the running invocation must have ended, on the monotonic clock."""
         started = worker.reader.started_ns()
-        return started / 1e9 + self._timeout if started else frame.begun + BEGIN_SECONDS + self._timeout
+        if not started:
+            return min(frame.quiet + BEGIN_SECONDS, frame.cap)
+        frame.quiet = now
+        return min(started / 1e9 + self._timeout, frame.cap)
 
     def _receive(self, worker: Worker, frame: _Frame) -> None:
         try:
-            kind, body = worker.inbox.receive()
+            message = worker.inbox.receive()
+            if message is None:
+                return
+            kind, body = message
+            if frame.unsent:
+                raise protocol.Violation("it spoke before it had listened")
             if kind == protocol.DONE:
                 self._finish(worker, frame)
             elif kind == protocol.FULL:
-                frame.data += worker.reader.take()
-                worker.sock.sendall(protocol.message(protocol.CONTINUE))
+                self._take(worker, frame)
+                self._post(worker, frame, protocol.message(protocol.CONTINUE))
             elif kind == protocol.ASK:
-                answer = self._answer_call(*protocol.parse_ask(body))
-                worker.sock.sendall(protocol.message(protocol.ANSWER, answer))
+                with self._away():
+                    answer = self._answer_call(*protocol.parse_ask(body))
+                self._post(worker, frame, protocol.message(protocol.ANSWER, answer))
             else:
-                self._lose(worker, frame, None)
+                raise protocol.Violation(f"it sent a message of kind {kind}")
+        except protocol.Violation as violation:
+            self._lose(worker, frame, reason=str(violation))
         except (OSError, protocol.ConnectionClosed):
-            self._lose(worker, frame, None)
+            self._lose(worker, frame)
+
+    def _take(self, worker: Worker, frame: _Frame) -> None:
+        """Copy out a part of results that do not fit into the area."""
+        piece = worker.reader.take()
+        frame.pieces.append(piece)
+        frame.piled += len(piece)
+        frame.quiet = time.monotonic()
+        if frame.piled > self._piled_limit:
+            raise protocol.Violation("its results are longer than any may be")
 
     def _finish(self, worker: Worker, frame: _Frame) -> None:
         data = worker.reader.take()
+        results = parse_results(b"".join((*frame.pieces, data)) if frame.pieces else data)
+        count = len(results)
+        if not count or count > len(frame.inputs) or type(results[-1].error) is WorkerLost:
+            raise protocol.Violation(f"it told {count} results of {len(frame.inputs)}")
         self._forget(worker)
-        elapsed = time.monotonic() - frame.begun
-        if elapsed < FRAME_SECONDS and len(frame.inputs) >= self._frame_inputs:
-            self._frame_inputs = min(FRAME_INPUTS, self._frame_inputs * 4)
-        elif elapsed > 2 * FRAME_SECONDS:
-            self._frame_inputs = max(1, self._frame_inputs // 2)
-        if self._pool.waiting:
-            self._pool.release(worker)
-        else:
-            self._held.append(worker)
-        frame.results += parse_results(frame.data + data if frame.data else data)
-        frame.data = b""
-        frame.done = True
+        self._pool.release(worker)
+        self._adapt(results, len(frame.inputs))
+        self._keep(frame, results)
+        if frame.inputs:
+            self._ready.append(frame)
 
-    def _lose(self, worker: Worker, frame: _Frame, timeout_seconds: float | None) -> None:
-        """End a worker, keep what it finished, tell what it was at, and send the rest again."""
-        self._forget(worker)
-        worker.kill()
-        started = worker.reader.started_ns()
-        frame.data += worker.reader.take()
-        tail = worker.reader.stderr_tail()
-        status = self._pool.discard(worker)
-        results = parse_results(frame.data)
-        frame.data = b""
-        rest = frame.inputs[len(results) :]
-        gave_up = bool(results) and isinstance(results[-1].error, WorkerLost)
+    def _adapt(self, results: list[InvocationResult], sent: int) -> None:
+        """Make the next frames as large as fits what the guests of this one took."""
+        seconds = sum([result.duration_ms for result in results]) / 1e3
+        if len(results) < sent:
+            self._frame_inputs = len(results)
+        elif seconds > 2 * FRAME_SECONDS:
+            self._frame_inputs = max(1, self._frame_inputs // 2)
+        elif seconds < FRAME_SECONDS and sent >= self._frame_inputs:
+            self._frame_inputs = min(FRAME_INPUTS, self._frame_inputs * 4)
+
+    def _keep(self, frame: _Frame, results: list[InvocationResult]) -> None:
+        frame.pieces.clear()
+        frame.piled = 0
         frame.results += results
-        if rest and (started or timeout_seconds is not None) and not gave_up:
-            error: InvocationError = (
-                TimedOut(timeout_seconds, stderr_tail=tail)
-                if timeout_seconds is not None
-                else WorkerLost(_describe(status), stderr_tail=tail)
-            )
-            elapsed_ms = time.monotonic() * 1e3 - started / 1e6 if started else 0.0
-            frame.results.append(InvocationResult(None, error, (), elapsed_ms))
-            rest = rest[1:]
-        elif rest and not results:
-            # It died before it began: nothing was run, but a module that kills every worker that
-            # loads it must not be sent for ever.
-            frame.results.append(InvocationResult(None, WorkerLost(_describe(status), stderr_tail=tail)))
-            rest = rest[1:]
-        frame.inputs = rest
-        if rest:
-            self._again.append(frame)
-        else:
-            frame.done = True
+        del frame.inputs[: len(results)]
+        size = sum([len(result.output) for result in results if result.output])
+        frame.size += size
+        self._held += size
+
+    def _lose(self, worker: Worker, frame: _Frame, *, overdue: bool = False, reason: str = "") -> None:
+        """End a worker, keep what it finished, tell what it was at, and send the rest again."""
+        ended_at = time.monotonic()
+        status = worker.end()  # from here on the area does not change
+        started_ns, tail = worker.reader.started_ns(), worker.reader.stderr_tail()
+        data = b"".join((*frame.pieces, worker.reader.take()))
+        self._forget(worker)
+        self._pool.discard(worker)
+        results = parse_results(data)[: len(frame.inputs)]
+        self._keep(frame, results)
+        frame.unsent = memoryview(b"")
+        frame.tries = 0 if results else frame.tries + 1
+        told = bool(results) and type(results[-1].error) is WorkerLost
+        if frame.inputs and not told:
+            error = self._verdict(frame, status, started_ns, ended_at, overdue, reason)
+            if error is not None:
+                error.stderr_tail = tail
+                elapsed_ms = max(0.0, ended_at * 1e3 - started_ns / 1e6) if started_ns else 0.0
+                self._keep(frame, [InvocationResult(None, error, (), elapsed_ms)])
+                frame.tries = 0
+        if frame.inputs:
+            self._ready.append(frame)
+
+    def _verdict(
+        self, frame: _Frame, status: int, started_ns: int, ended_at: float, overdue: bool, reason: str
+    ) -> InvocationError | None:
+        """How the first input of a lost frame ended; None when it had not begun, or when it is not the
+        one that was overdue: it is sent again."""
+        late = overdue and started_ns / 1e9 + self._timeout <= ended_at
+        if started_ns and (late or _ended_by_alarm(status)):
+            return TimedOut(self._timeout)
+        if overdue and not started_ns:
+            reason = f"it did not begin within {BEGIN_SECONDS:g} s"
+        elif overdue and ended_at >= frame.cap:
+            reason = "it told nothing for too long"
+        elif overdue:
+            return None
+        if started_ns or frame.tries >= TRIES:
+            return WorkerLost(reason or _describe(status))
+        return None
 
     def _forget(self, worker: Worker) -> None:
         descriptor = worker.sock.fileno()
@@ -211,16 +365,23 @@ class FrameRun:
         del self._busy[descriptor]
 
     def _clear(self) -> None:
-        for worker, _ in self._busy.values():
+        busy, self._busy = self._busy, {}
+        for descriptor, (worker, _) in busy.items():
+            self._poller.unregister(descriptor)
             self._pool.discard(worker)
-        self._busy.clear()
-        for worker in self._held:
-            self._pool.release(worker)
-        self._held.clear()
+        self._window.clear()
+        self._ready.clear()
+        self._held = 0
+
+
+def _ended_by_alarm(status: int) -> bool:
+    """Whether the worker's own timer ended it, which is set for each invocation."""
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
 
 
 def _describe(status: int) -> str:
-    if os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
-        return f"its process was killed by {signal.Signals(number).name}"
-    return f"its process ended with exit status {os.WEXITSTATUS(status)}"
+    if not os.WIFSIGNALED(status):
+        return f"its process ended with exit status {os.WEXITSTATUS(status)}"
+    number = os.WTERMSIG(status)
+    name = signal.Signals(number).name if number in {each.value for each in signal.Signals} else f"signal {number}"
+    return f"its process was killed by {name}"

@@ -59,6 +59,7 @@ class EngineSpec:
         return subprocess.Popen(
             [self.python, *flags, "-c", boot, json.dumps(paths), *arguments],
             cwd="/",
+            start_new_session=True,  # Ctrl-C is for the app, which ends its processes itself
             env={"LC_ALL": "C.UTF-8", **environment},
             pass_fds=tuple(pass_fds),
             stdin=stdin,

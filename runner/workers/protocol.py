@@ -21,9 +21,16 @@ _RUN_HEAD = struct.Struct("<IIII")  # module, size of facts, inputs, the most by
 RECEIVE_BYTES = 1 << 16
 """Below what malloc maps and unmaps anew for every call, which costs ten times the call itself."""
 
+MESSAGE_LIMIT_BYTES = 1 << 28
+"""The longest message that the app takes from a worker: a host call with its arguments."""
+
 
 class ConnectionClosed(Exception):
     """The other end is gone."""
+
+
+class Violation(Exception):
+    """A worker told what no worker of ours tells: its guest has taken it over."""
 
 
 def message(kind: int, *body: bytes) -> bytes:
@@ -69,9 +76,6 @@ class Inbox:
         self._bytes = bytes(whole)
 
 
-_encode_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
-
-
 class PolledInbox:
     """Reads messages without ever waiting: the app's end, which does not trust the worker."""
 
@@ -101,6 +105,9 @@ class PolledInbox:
         body = bytes(data[HEAD.size :])
         data.clear()
         return kind, body
+
+
+_encode_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
 
 
 def encode_facts(facts: Mapping[str, Any]) -> bytes:

@@ -40,7 +40,7 @@ ALLOWED_SYSCALLS = (
     "mmap munmap mprotect mremap madvise mincore brk memfd_create ftruncate fcntl "
     "rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack restart_syscall "
     "futex sched_yield sched_getaffinity membarrier rseq set_robust_list get_robust_list "
-    "clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday getrandom getrusage getpid gettid "
+    "clock_gettime clock_getres clock_nanosleep nanosleep setitimer gettimeofday getrandom getrusage getpid gettid "
     "exit exit_group"
 ).split()
 """All that a warm worker may ask of the kernel. Everything else answers EPERM: the first stack

@@ -67,7 +67,10 @@ class Worker:
         invoke = self._modules[number].invoke
         results, logs = self._results, call.logs
         results.begin_frame()
+        arm_again_at = 0
         for size in sizes:
+            if results.started_ns >= arm_again_at:
+                arm_again_at = results.started_ns + _arm(call.timeout_seconds)
             end = position + size
             try:
                 output, peak = invoke(body[position:end], call)
@@ -75,16 +78,18 @@ class Worker:
             except InvocationError as raised:
                 output, peak, error = b"", getattr(raised, "memory_peak_bytes", 0), raised
             except BaseException as raised:
-                self._give_up(raised, call)
-            results.write(output, error, logs.take(), peak)
+                self._give_up(raised, logs)
+            if not results.write(output, error, logs.take(), peak):
+                break  # the app sends the rest again
             position = end
         results.end_frame()
-        self._sock.sendall(protocol.message(protocol.DONE))
+        _disarm()
+        self._sock.sendall(_DONE)
 
-    def _give_up(self, raised: BaseException, call: Call) -> None:
+    def _give_up(self, raised: BaseException, logs: LogBuffer | None = None) -> NoReturn:
         reason = f"{type(raised).__name__}: {str(raised)[:500]}"
-        error = WorkerLost(reason, stderr_tail=call.logs.tail)
-        self._results.write(b"", error, call.logs.take(), 0)
+        error = WorkerLost(reason, stderr_tail=logs.tail if logs else "")
+        self._results.write(b"", error, logs.take() if logs else (), 0)
         os._exit(LOST_STATUS)
 
     def _call_for(self, facts: bytes) -> Call:

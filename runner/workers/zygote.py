@@ -30,8 +30,10 @@ def main(argv: Sequence[str]) -> None:
     """`argv`: the engine's import path, the control socket's descriptor, walls allowed to be missing."""
     engine_path, descriptor, allowed = argv[0], int(argv[1]), frozenset(filter(None, argv[2].split(",")))
     control = socket.socket(fileno=descriptor)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.setsid()
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the app's mask and what it ignores come with exec
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    # Nobody reads what dying workers and engines print: they must not wait for it.
+    os.set_blocking(2, False)
     engine = import_engine(engine_path)
     engine.warm_up()
     last, missing = walls.prepare_last()
@@ -52,9 +54,10 @@ def _serve(control: socket.socket, engine: Engine, last: Callable[[], None]) -> 
         if not request:
             return
         if request[:1] == FORK:
+            parent = os.getpid()
             pid = os.fork()
             if pid == 0:
-                _become_worker(control, engine, last, *descriptors)
+                _become_worker(parent, control, engine, last, *descriptors)
             for received in descriptors:
                 os.close(received)
             control.send(PID.pack(pid))
@@ -69,11 +72,13 @@ def _reap(pid: int) -> int:
         return 0
 
 
-def _become_worker(control: socket.socket, engine: Engine, last: Callable[[], None], sock: int, area: int) -> None:
+def _become_worker(
+    parent: int, control: socket.socket, engine: Engine, last: Callable[[], None], sock: int, area: int
+) -> None:
     try:
         control.close()
         walls.die_with_parent()
-        if os.getppid() == 1:
+        if os.getppid() != parent:  # it ended before the kernel was asked
             os._exit(0)
         walls.make_undumpable()
         engine.start()
