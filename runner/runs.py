@@ -237,11 +237,11 @@ it would be pending again."""
 
 
 class Renewal(NamedTuple):
-    """What renewing leases told."""
+    """What renewing leases told; each a (run_id, token) of those that were to be renewed."""
 
-    lost: frozenset[int]
+    lost: frozenset[tuple[int, int]]
     """Runs that are no longer ours: stop them, their outcome would be refused."""
-    cancel: frozenset[int]
+    cancel: frozenset[tuple[int, int]]
     """Runs that somebody asked to be cancelled: stop them and finish them as Cancelled."""
 
 

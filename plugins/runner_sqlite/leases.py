@@ -65,24 +65,23 @@ def claim(
     return claims
 
 
-def renew(connection: sqlite3.Connection, leases: Sequence[tuple[int, int]], until: int) -> Renewal:
+def renew(connection: sqlite3.Connection, held: Sequence[tuple[int, int]], until: int) -> Renewal:
     """See RunStore.renew."""
     ours = {
-        run_id: (token, cancel_reason)
+        (run_id, token): cancel_reason
         for run_id, token, cancel_reason in connection.execute(
             "SELECT run_id, token, cancel_reason FROM json_each(?) CROSS JOIN queue ON run_id = value "
             "WHERE token IS NOT NULL",
-            (json.dumps([run_id for run_id, _ in leases]),),
+            (json.dumps([run_id for run_id, _ in held]),),
         )
     }
-    lost = frozenset(run_id for run_id, token in leases if ours.get(run_id, (None,))[0] != token)
-    kept = {token for run_id, token in leases if run_id not in lost}
+    wanted = {(run_id, token) for run_id, token in held}
+    kept = wanted & ours.keys()
     connection.execute(
         "UPDATE leases SET lease_until = MAX(lease_until, ?) WHERE token IN (SELECT value FROM json_each(?))",
-        (until, json.dumps(sorted(kept))),
+        (until, json.dumps(sorted({token for _, token in kept}))),
     )
-    asked = (run_id for run_id, (_, cancel_reason) in ours.items() if cancel_reason is not None)
-    return Renewal(lost, frozenset(run_id for run_id in asked if run_id not in lost))
+    return Renewal(frozenset(wanted - kept), frozenset(lease for lease in kept if ours[lease] is not None))
 
 
 def cancel_requests(connection: sqlite3.Connection, owner: str) -> list[tuple[int, int]]:

@@ -20,7 +20,10 @@ def record(connection: sqlite3.Connection, entries: Sequence[SlotEntry], now: in
     """See RunStore.record_slots."""
     keys = [(entry.trigger, to_number(entry.slot)) for entry in entries]
     known = _known(connection, keys)
-    fresh = {key: entry for key, entry in zip(reversed(keys), reversed(entries), strict=True) if key not in known}
+    fresh: dict[tuple[str, int], SlotEntry] = {}
+    for key, entry in zip(keys, entries, strict=True):
+        if key not in known:
+            fresh.setdefault(key, entry)
     with_runs = [(key, entry.run) for key, entry in fresh.items() if entry.run is not None]
     enqueued = accept(connection, [run for _, run in with_runs], now, conflict=join)
     results = {key: result for (key, _), result in zip(with_runs, enqueued, strict=True)}

@@ -12,10 +12,16 @@ pytest.register_assert_rewrite(
     "runner.testing.executor_failures",
     "runner.testing.executor_invocations",
     "runner.testing.executor_modules",
+    "runner.testing.runs_bench",
+    "runner.testing.runs_ledger",
+    "runner.testing.runs_outcomes",
+    "runner.testing.runs_road",
 )
 
 from runner.testing.executor import ExecutorContract  # noqa: E402
 from runner.testing.memory import MemoryRegistry  # noqa: E402
+from runner.testing.memory_runs import MemoryRunStore  # noqa: E402
 from runner.testing.registry import RegistryContract  # noqa: E402
+from runner.testing.runs import RunStoreContract  # noqa: E402
 
-__all__ = ["ExecutorContract", "MemoryRegistry", "RegistryContract"]
+__all__ = ["ExecutorContract", "MemoryRegistry", "MemoryRunStore", "RegistryContract", "RunStoreContract"]
