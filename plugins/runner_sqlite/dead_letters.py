@@ -15,7 +15,7 @@ from runner_sqlite.moments import from_number
 
 _LETTER = (
     "SELECT run_id, namespace, job, function, error_class, message, finished_at, attempts "
-    "FROM dead_letters JOIN outcomes USING (run_id) JOIN runs USING (run_id)"
+    "FROM dead_letters CROSS JOIN outcomes USING (run_id) CROSS JOIN runs USING (run_id)"
 )
 
 
@@ -155,7 +155,7 @@ def _choose(
         "AND (unique_key IS NULL OR NOT EXISTS (SELECT 1 FROM queue WHERE live_key = namespace || '/' || unique_key))"
     )
     rows = connection.execute(
-        "SELECT run_id FROM dead_letters JOIN runs USING (run_id) WHERE (?1 IS NULL OR namespace = ?1) "
+        "SELECT run_id FROM dead_letters CROSS JOIN runs USING (run_id) WHERE (?1 IS NULL OR namespace = ?1) "
         "AND (?2 IS NULL OR job = ?2) AND (?3 IS NULL OR run_id IN (SELECT value FROM json_each(?3))) "
         f"{free if movable else ''} ORDER BY run_id LIMIT ?4",
         (namespace, job, None if ids is None else json.dumps(list(ids)), max(limit, 0)),

@@ -26,8 +26,11 @@ _COPY_RUN = (
     "'job', run_id, retry_count, dlq_topic, ?, payload_size, payload FROM runs WHERE run_id = ?"
 )
 _INSERT_LIVE = (
-    "INSERT INTO queue (run_id, queue_id, priority, run_at, ready, live_key, trigger) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO queue (run_id, queue_id, priority, run_at, ready, live_key, trigger) "
+    "SELECT run_id, queue_id, priority, run_at, run_at <= ?, namespace || '/' || unique_key, trigger "
+    "FROM runs CROSS JOIN queues USING (namespace) WHERE name = queue AND run_id >= ?"
 )
+"""In one statement for all that were just inserted: it costs half of binding values row by row."""
 
 
 def refuse(run: NewRun, live: int) -> None:
@@ -58,26 +61,10 @@ def accept(
         fresh = runs
     else:
         fresh = [run for run, result in zip(runs, results, strict=True) if result.created]
-    moments = [now if run.run_at is None else to_number(run.run_at) for run in fresh]
     first = newest(connection) + 1
-    queues = _queue_ids(connection, {(run.namespace, run.queue) for run in fresh})
-    numbered = list(zip(range(first, first + len(fresh)), fresh, moments, strict=True))
-    connection.executemany(_INSERT_RUN, [_row(run_id, run, run_at, now) for run_id, run, run_at in numbered])
-    connection.executemany(
-        _INSERT_LIVE,
-        [
-            (
-                run_id,
-                queues[run.namespace, run.queue],
-                run.priority,
-                run_at,
-                run_at <= now,
-                None if run.unique_key is None else _live_key(run.namespace, run.unique_key),
-                run.trigger,
-            )
-            for run_id, run, run_at in numbered
-        ],
-    )
+    _know_queues(connection, {(run.namespace, run.queue) for run in fresh})
+    connection.executemany(_INSERT_RUN, [_row(run_id, run, now) for run_id, run in enumerate(fresh, first)])
+    connection.execute(_INSERT_LIVE, (now, first))
     return results
 
 
@@ -90,22 +77,24 @@ def copy(connection: sqlite3.Connection, sources: Sequence[int], now: int) -> di
     """Enqueue these runs again as new ones, due at once. For each, the id of the new run, or minus the
     id of the live one that has its unique key, of which nothing is copied then."""
     facts = connection.execute(
-        "SELECT run_id, namespace, queue, priority, unique_key FROM json_each(?) CROSS JOIN runs ON run_id = value",
+        "SELECT run_id, namespace, unique_key FROM json_each(?) CROSS JOIN runs ON run_id = value",
         (json.dumps(sources),),
     ).fetchall()
-    queues = _queue_ids(connection, {(namespace, queue) for _, namespace, queue, _, _ in facts})
-    run_id = newest(connection)
+    run_id = last = newest(connection)
     copies: dict[int, int] = {}
-    for source, namespace, queue, priority, unique_key in facts:
+    keys: dict[str, int] = {}
+    for source, namespace, unique_key in facts:
         key = None if unique_key is None else _live_key(namespace, unique_key)
-        holder = None if key is None else _holder(connection, key)
+        holder = None if key is None else keys.get(key) or _holder(connection, key)
         if holder is not None:
             copies[source] = -holder
             continue
         run_id += 1
         copies[source] = run_id
+        if key is not None:
+            keys[key] = run_id
         connection.execute(_COPY_RUN, (run_id, now, now, source))
-        connection.execute(_INSERT_LIVE, (run_id, queues[namespace, queue], priority, now, True, key, None))
+    connection.execute(_INSERT_LIVE, (now, last + 1))
     return copies
 
 
@@ -130,7 +119,7 @@ def _resolve(connection: sqlite3.Connection, runs: Sequence[NewRun], conflict: C
     return results
 
 
-def _row(run_id: int, run: NewRun, run_at: int, now: int) -> tuple[Any, ...]:
+def _row(run_id: int, run: NewRun, now: int) -> tuple[Any, ...]:
     return (
         run_id,
         run.namespace,
@@ -139,7 +128,7 @@ def _row(run_id: int, run: NewRun, run_at: int, now: int) -> tuple[Any, ...]:
         run.function_version,
         run.queue,
         run.priority,
-        run_at,
+        now if run.run_at is None else to_number(run.run_at),
         run.unique_key,
         run.trigger_type.value,
         run.trigger,
@@ -163,14 +152,8 @@ def _holder(connection: sqlite3.Connection, key: str) -> int | None:
     return None if row is None else int(row[0])
 
 
-def _queue_ids(connection: sqlite3.Connection, places: set[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    """By (namespace, queue); made for those that are new."""
-    ids: dict[tuple[str, str], int] = {}
+def _know_queues(connection: sqlite3.Connection, places: set[tuple[str, str]]) -> None:
+    """See to it that each (namespace, queue) has its number."""
     for place in places:
-        row = connection.execute("SELECT queue_id FROM queues WHERE namespace = ? AND name = ?", place).fetchone()
-        if row is None:
-            row = connection.execute(
-                "INSERT INTO queues (namespace, name) VALUES (?, ?) RETURNING queue_id", place
-            ).fetchone()
-        ids[place] = row[0]
-    return ids
+        if connection.execute("SELECT 1 FROM queues WHERE namespace = ? AND name = ?", place).fetchone() is None:
+            connection.execute("INSERT INTO queues (namespace, name) VALUES (?, ?)", place)

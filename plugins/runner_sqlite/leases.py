@@ -87,7 +87,7 @@ def renew(connection: sqlite3.Connection, held: Sequence[tuple[int, int]], until
 def cancel_requests(connection: sqlite3.Connection, owner: str) -> list[tuple[int, int]]:
     """See RunStore.cancel_requests."""
     return connection.execute(
-        "SELECT run_id, token FROM queue JOIN leases USING (token) "
+        "SELECT run_id, token FROM queue INDEXED BY queue_cancelling CROSS JOIN leases USING (token) "
         "WHERE cancel_reason IS NOT NULL AND token IS NOT NULL AND owner = ? ORDER BY run_id",
         (owner,),
     ).fetchall()
