@@ -64,8 +64,17 @@ class WorkerExecutor(FunctionExecutor):
         self, function: Function, inputs: Iterable[bytes], context: InvocationContext
     ) -> Iterator[InvocationResult]:
         """See FunctionExecutor. An input over input_limit_mb is a result with InputTooLarge."""
+        return self._guarded(self._frame_run(function, context), inputs)
+
+    def invoke(self, function: Function, input: bytes, context: InvocationContext) -> InvocationResult:
+        """See FunctionExecutor."""
+        run = self._frame_run(function, context)
+        refused = self._refuse(input)
+        return InvocationResult(None, refused) if refused else run.run_one(input)
+
+    def _frame_run(self, function: Function, context: InvocationContext) -> FrameRun:
         module = self._module(function.wasm_cid, function.memory_limit_mb, self._host.get_wasm_bytes)
-        run = FrameRun(
+        return FrameRun(
             self._pool,
             module,
             self._facts(function, context),
@@ -73,18 +82,20 @@ class WorkerExecutor(FunctionExecutor):
             self._answerer(context),
             result_limit_bytes=self._settings.output_limit_mb * MEBIBYTE + self._settings.log_limit_kb * 1024 * 8,
         )
-        return self._guarded(run, inputs)
+
+    def _refuse(self, input: bytes) -> InputTooLarge | None:
+        limit = self._settings.input_limit_mb * MEBIBYTE
+        return InputTooLarge(len(input), limit) if len(input) > limit else None
 
     def _guarded(self, run: FrameRun, inputs: Iterable[bytes]) -> Iterator[InvocationResult]:
-        limit = self._settings.input_limit_mb * MEBIBYTE
         source = iter(inputs)
         refused: InputTooLarge | None = None
 
         def small_enough() -> Iterator[bytes]:
             nonlocal refused
             for data in source:
-                if len(data) > limit:
-                    refused = InputTooLarge(len(data), limit)
+                refused = self._refuse(data)
+                if refused is not None:
                     return
                 yield data
 
