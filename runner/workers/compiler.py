@@ -27,7 +27,11 @@ def main(argv: Sequence[str]) -> None:
     """The process: `argv` is the engine's import path; module on stdin, artifact on stdout."""
     engine = import_engine(argv[0])
     engine.prepare_compile()
+    parent = os.getppid()
     walls.raise_compiler()
+    walls.die_with_parent()
+    if os.getppid() != parent:
+        return
     os.write(sys.stdout.fileno(), b"+")
     wasm = sys.stdin.buffer.read()
     try:

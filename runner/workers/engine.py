@@ -21,6 +21,8 @@ from runner.models import LogEntry, LogLevel
 
 TAIL_BYTES = 2048
 """How much of the end of a guest's standard error goes into an error's `stderr_tail`."""
+ENTRY_BYTES = 16
+"""What an entry of the log counts at least: a flood of empty lines is a flood, too."""
 
 
 class LogBuffer:
@@ -45,12 +47,12 @@ class LogBuffer:
         """Add one entry; invalid UTF-8 is shown as U+FFFD."""
         room = self.limit_bytes - self._size
         if room <= 0:
-            self._dropped += len(message)
+            self._dropped += len(message) + 1
             return
         if len(message) > room:
             self._dropped += len(message) - room
             message = message[:room]
-        self._size += len(message) + 1
+        self._size += max(len(message) + 1, ENTRY_BYTES)
         self.entries.append(LogEntry(level, message.decode("utf-8", "replace"), time.time()))
 
     def write_stderr(self, data: bytes) -> None:

@@ -6,8 +6,10 @@ they counted for good, a consumer that calls the executor again would wait for i
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterator
 
 GRACE_SECONDS = 0.05
 """How long one waits before the permits of those who are away are given out a second time."""
@@ -24,7 +26,7 @@ class Permits:
         self._size = size
         self._lock = threading.Lock()
         self._given = 0
-        self._away = 0
+        self._away: Counter[int] = Counter()
         self._waiting: deque[threading.Lock] = deque()
         self._closed = False
 
@@ -33,7 +35,9 @@ class Permits:
         with self._lock:
             if self._closed:
                 raise Closed
-            if self._given < self._size and not self._waiting:
+            # Who waits for its own consumer or source would wait for ever.
+            mine = self._away[threading.get_ident()]
+            if self._given < self._size + mine and (mine or not self._waiting):
                 self._given += 1
                 return
             turn = threading.Lock()
@@ -42,7 +46,7 @@ class Permits:
         try:
             while not turn.acquire(timeout=GRACE_SECONDS):
                 with self._lock:
-                    self._grant(self._size + self._away)
+                    self._grant(self._size + sum(self._away.values()))
         except BaseException:
             self._withdraw(turn)
             raise
@@ -65,15 +69,19 @@ class Permits:
             self._given -= 1
             self._grant(self._size)
 
-    def leave(self, count: int) -> None:
-        """The holder of so many permits will not look at its workers for a while."""
+    @contextlib.contextmanager
+    def away(self, count: int) -> Iterator[None]:
+        """The holder of so many permits, this thread, does not look at its workers meanwhile."""
+        thread = threading.get_ident()
         with self._lock:
-            self._away += count
-
-    def come_back(self, count: int) -> None:
-        """It looks again."""
-        with self._lock:
-            self._away -= count
+            self._away[thread] += count
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._away[thread] -= count
+                if not self._away[thread]:
+                    del self._away[thread]
 
     def close(self) -> None:
         """Give no more; who waits gets Closed."""

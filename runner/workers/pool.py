@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 
 from runner.errors import EngineUnavailable
 from runner.workers import walls
@@ -89,14 +89,9 @@ class Pool:
         finally:
             self._permits.release()
 
-    @contextlib.contextmanager
-    def away(self, count: int) -> Iterator[None]:
-        """The caller, who has `count` workers, does not look at them meanwhile."""
-        self._permits.leave(count)
-        try:
-            yield
-        finally:
-            self._permits.come_back(count)
+    def away(self, count: int) -> AbstractContextManager[None]:
+        """The caller, this thread, does not look at the `count` workers that it has meanwhile."""
+        return self._permits.away(count)
 
     def close(self) -> None:
         """End all processes and wait for them. Who still has a worker finds it dead."""
