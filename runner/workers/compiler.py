@@ -63,20 +63,21 @@ def compile_module(spec: EngineSpec, wasm: bytes, *, timeout_seconds: float) -> 
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
+                process.wait()  # leaving the block does not, after Ctrl-C
         complaints.seek(0)
         words = complaints.read(65536).decode("utf-8", "replace").strip()
     if process.returncode == 0 and output[:1] == b"+":
         return output[1:]
     if process.returncode == REFUSED_STATUS:
         raise InvalidModule(words or "the compiler refused the module")
+    if process.returncode == -signal.SIGKILL:
+        raise EngineUnavailable(spec.name, "its compile process was killed from outside", remedy="try again")
     last = words.splitlines()[-1][:500] if words else ""
     ended = _ending(process.returncode)
     if output[:1] != b"+":
         raise EngineUnavailable(
             spec.name, f"its compiler does not start: {last or ended}", remedy="see `runner doctor`"
         )
-    if process.returncode == -signal.SIGKILL:
-        raise EngineUnavailable(spec.name, "its compile process was killed from outside", remedy="try again")
     raise InvalidModule(f"the compiler crashed on the module ({ended}{': ' + last if last else ''})")
 
 

@@ -160,18 +160,21 @@ class WorkerExecutor(FunctionExecutor):
                 self._modules.move_to_end(key)
                 return module
             compiling = self._compiling.setdefault(key, threading.Lock())
-        with compiling:  # a second thread that wants the same module waits for the first
+        try:
+            with compiling:  # a second thread that wants the same module waits for the first
+                with self._lock:
+                    module = self._modules.get(key)
+                if module is None:
+                    module = self._cached(wasm_cid, memory_limit_mb) or self._compiled(
+                        wasm_cid, get_wasm(wasm_cid), memory_limit_mb
+                    )
+                with self._lock:
+                    self._modules[key] = module
+                    while len(self._modules) > MODULES_KEPT:
+                        self._modules.popitem(last=False)
+        finally:
             with self._lock:
-                module = self._modules.get(key)
-            if module is None:
-                module = self._cached(wasm_cid, memory_limit_mb) or self._compiled(
-                    wasm_cid, get_wasm(wasm_cid), memory_limit_mb
-                )
-        with self._lock:
-            self._modules[key] = module
-            self._compiling.pop(key, None)
-            while len(self._modules) > MODULES_KEPT:
-                self._modules.popitem(last=False)
+                self._compiling.pop(key, None)
         return module
 
     def _cached(self, wasm_cid: str, memory_limit_mb: int) -> Module | None:

@@ -1,7 +1,7 @@
 """What a worker gives up before it touches a guest: privileges, file system, network, system calls.
 
 The zygote raises the walls that forked workers inherit (`raise_shared`), each worker the rest
-(`raise_last`). Linux only; the numbers are those of the kernel's uapi headers, the rules those of
+(`prepare_last`). Linux only; the numbers are those of the kernel's uapi headers, the rules those of
 capabilities(7), user_namespaces(7), pivot_root(2), landlock(7) and seccomp(2). Nothing here knows
 what an engine is.
 """
@@ -13,6 +13,7 @@ import ctypes
 import os
 import resource
 from collections.abc import Callable, Mapping
+from ctypes import util
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWNET = (
@@ -29,6 +30,8 @@ NOBODY = 65534
 SIGKILL = 9
 DATA_LIMIT_BYTES = 16 << 30
 OPEN_FILES_LIMIT = 64
+COMPILER_DATA_LIMIT_BYTES = 4 << 30
+"""Many times what compilers need for the largest modules, and less than what would hurt a machine."""
 
 SHARED_WALLS = ("rlimits", "no_new_privs", "unprivileged", "namespaces", "empty_root", "landlock")
 LAST_WALLS = ("seccomp",)
@@ -143,24 +146,56 @@ _SHARED: Mapping[str, Callable[[], None]] = {
 }
 
 
-def raise_shared() -> dict[str, str]:
+def _not_searched(name: str) -> str | None:  # noqa: ARG001
+    return None
+
+
+def _prepare_packages() -> None:
+    """Import and try what later walls need: once the root is empty, nothing can be imported any more.
+
+    At their first call both packages search for libc with programs that they run and files that they
+    make; it is in this process already, and a worker can do neither.
+    """
+    search, util.find_library = util.find_library, _not_searched
+    try:
+        with contextlib.suppress(ImportError, OSError):
+            import landlockpy
+
+            landlockpy.abi_version()
+        with contextlib.suppress(ImportError, OSError):
+            import seccompy
+
+            seccompy.supported()
+    finally:
+        util.find_library = search
+
+
+def raise_shared(*, but: frozenset[str] = frozenset()) -> dict[str, str]:
     """Raise every wall that children inherit. Returns why, for each wall that does not stand.
 
     The process must have one thread only and must have imported and opened all it will ever need.
     """
-    with contextlib.suppress(ImportError):
-        import landlockpy  # noqa: F401  # once the root is empty, nothing can be imported any more
+    _prepare_packages()
     missing: dict[str, str] = {}
     for name, raise_wall in _SHARED.items():
+        if name in but:
+            continue
         try:
+            if name == "empty_root" and "namespaces" in missing:
+                # Raised by root that could not be held, it would empty the root of the machine.
+                raise PermissionError("it needs the namespaces")
             raise_wall()
         except (OSError, ImportError, KeyError) as error:
             missing[name] = str(error)
+    with contextlib.suppress(OSError):
+        make_undumpable()
     return missing
 
 
 def prepare_last() -> tuple[Callable[[], None], dict[str, str]]:
-    """What a forked worker calls last of all, and why, for each wall that cannot stand here."""
+    """What a forked worker calls last of all, and why, for each wall that cannot stand here. Must be
+    called before the root is empty."""
+    _prepare_packages()
     try:
         seccomp = _seccomp_program()
     except (OSError, ImportError) as error:
@@ -193,7 +228,6 @@ def raise_compiler() -> None:
 
     Best effort: the artifact it makes runs behind every wall, and its own end is under a deadline.
     """
-    for name in SHARED_WALLS:
-        if name != "rlimits":  # its pipe is fed to the end however large the module is
-            with contextlib.suppress(OSError, ImportError, KeyError):
-                _SHARED[name]()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_DATA, (COMPILER_DATA_LIMIT_BYTES, COMPILER_DATA_LIMIT_BYTES))
+    raise_shared(but=frozenset({"rlimits"}))  # its pipe is fed to the end however large the module is
