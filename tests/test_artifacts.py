@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 import os
+import secrets
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runner.workers import artifacts
+from runner.workers import artifacts, executor
 from runner.workers.artifacts import ArtifactCache
+from runner.workers.compiler import compile_module
+from tests.ordinary_user import folder_for_all, run_as_ordinary_user
+from tests.support import (
+    ECHO,
+    ENGINE_NAMES,
+    FOREVER,
+    MODULES,
+    context,
+    function,
+    marked,
+    puppets,
+    real_executor,
+    say,
+)
 
 ARTIFACT = b"native code" * 20
 CID = "bafkreimodule"
@@ -113,3 +131,152 @@ def test_two_processes_that_write_at_once_leave_one_whole(tmp_path: Path, cache:
         os.waitpid(pid, 0)
     assert cache.get(CID, "64mb") == ARTIFACT
     assert len(list(_file(tmp_path).parent.iterdir())) == 1
+
+
+def test_processes_that_need_a_key_at_once_agree_on_one() -> None:
+    read, write = os.pipe()
+    pids = []
+    for _ in range(8):
+        pid = os.fork()
+        if pid == 0:
+            os.write(write, artifacts.load_key())
+            os._exit(0)
+        pids.append(pid)
+    for pid in pids:
+        os.waitpid(pid, 0)
+    os.close(write)
+    with open(read, "rb") as pipe:
+        keys = pipe.read()
+    assert len({keys[start : start + artifacts.KEY_BYTES] for start in range(0, len(keys), artifacts.KEY_BYTES)}) == 1
+    assert [path.name for path in artifacts.key_path().parent.iterdir()] == ["artifact.key"]
+
+
+def test_a_key_that_came_first_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    theirs = bytes(range(artifacts.KEY_BYTES))
+
+    def another_process_is_faster(size: int) -> bytes:
+        artifacts.key_path().parent.mkdir(parents=True)
+        artifacts.key_path().write_bytes(theirs)
+        artifacts.key_path().chmod(0o600)
+        return bytes(size)
+
+    monkeypatch.setattr(secrets, "token_bytes", another_process_is_faster)
+    assert artifacts.load_key() == theirs
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_of_someone_else_is_not_used(tmp_path: Path, cache: ArtifactCache) -> None:
+    assert cache.get(CID, "64mb") == ARTIFACT
+    os.chown(artifacts.key_path(), 1000, 1000)
+    assert ArtifactCache(tmp_path / "artifacts", "engine-1").get(CID, "64mb") is None
+
+
+def test_a_user_without_a_home_has_no_key_and_no_trouble() -> None:
+    code = "from runner.workers import artifacts; print(len(artifacts.load_key()))"
+    done = run_as_ordinary_user(code, uid=54321)  # a uid that nobody has, as in a container
+    assert done.stdout == "32\n", done.stderr
+
+
+# With executors around it
+
+
+class Compiled:
+    """Counts what is really compiled."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        original: Callable[..., bytes] = compile_module
+
+        def counting(*arguments: Any, **settings: Any) -> bytes:
+            self.count += 1
+            return original(*arguments, **settings)
+
+        monkeypatch.setattr(executor, "compile_module", counting)
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> Compiled:
+    return Compiled(monkeypatch)
+
+
+@pytest.mark.parametrize("engine", ENGINE_NAMES)
+def test_what_is_damaged_is_compiled_again(tmp_path: Path, engine: str, compiled: Compiled) -> None:
+    def run() -> bytes:
+        made = real_executor(engine, tmp_path, workers=1)
+        try:
+            return made.execute(function(ECHO), b"right", context())
+        finally:
+            made.close()
+
+    assert (run(), compiled.count) == (b"right", 1)
+    assert (run(), compiled.count) == (b"right", 1)
+    (path,) = (tmp_path / "artifacts").glob("*/*")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert (run(), compiled.count) == (b"right", 2)
+    assert path.read_bytes()[32:] == whole[32:]
+    path.write_bytes(whole[:100] + bytes([whole[100] ^ 4]) + whole[101:])
+    assert (run(), compiled.count) == (b"right", 3)
+    artifacts.key_path().chmod(0o644)
+    assert (run(), compiled.count) == (b"right", 4)
+
+
+@pytest.mark.parametrize("engine", ENGINE_NAMES)
+def test_an_artifact_of_another_module_is_not_run(tmp_path: Path, engine: str, compiled: Compiled) -> None:
+    made = real_executor(engine, tmp_path, workers=1)
+    try:
+        made.precompile(MODULES.add(FOREVER), FOREVER)
+        (theirs,) = (tmp_path / "artifacts").glob("*/*")
+        cid = MODULES.add(ECHO)
+        theirs.rename(theirs.with_name(theirs.name.replace(MODULES.add(FOREVER), cid)))
+        assert made.execute(function(ECHO), b"right", context()) == b"right"
+        assert compiled.count == 2
+    finally:
+        made.close()
+
+
+def test_a_state_folder_that_is_read_only_costs_time_only() -> None:
+    # In a process of an ordinary user: root may write everywhere.
+    state = folder_for_all()
+    state.chmod(0o555)
+    code = (
+        "import sys; from pathlib import Path; from tests.support import *\n"
+        "made = puppets(Path(sys.argv[1]))\n"
+        "print(made.execute(function(), say('fine'), context()).decode()); made.close()"
+    )
+    try:
+        done = run_as_ordinary_user(code, str(state))
+        assert done.stdout == "fine\n", done.stderr
+        assert list(state.iterdir()) == []
+    finally:
+        state.rmdir()
+
+
+def test_executors_that_compile_the_same_at_once(tmp_path: Path, compiled: Compiled) -> None:
+    wasm = marked("compile-slow")
+    pair = [puppets(tmp_path), puppets(tmp_path)]
+    try:
+        with ThreadPoolExecutor(6) as threads:
+            runs = [threads.submit(pair[n % 2].execute, function(wasm), say(n), context()) for n in range(6)]
+            assert [run.result() for run in runs] == [b"%d" % n for n in range(6)]
+        assert compiled.count == 2, "threads of one executor share what they compile"
+        (path,) = (tmp_path / "artifacts").glob("*/*")
+        assert path.read_bytes()[32:].endswith(wasm)
+    finally:
+        for made in pair:
+            made.close()
+
+
+def test_invalidate_forgets_memory_and_disk(tmp_path: Path, compiled: Compiled) -> None:
+    made = puppets(tmp_path)
+    try:
+        for _ in range(2):
+            made.execute(function(), say(1), context())
+            made.execute(function(memory_limit_mb=32), say(1), context())
+        assert compiled.count == 2
+        made.invalidate(function().wasm_cid)
+        assert list((tmp_path / "artifacts").glob("*/*")) == []
+        made.execute(function(), say(1), context())
+        assert compiled.count == 3
+    finally:
+        made.close()

@@ -39,18 +39,21 @@ def key_path() -> Path:
 def load_key() -> bytes:
     """This user's key, made at first use. A key that cannot be kept is used once: then nothing is
     found in the cache the next time, and everything still works."""
-    path = key_path()
     try:
-        return _read_key(path)
-    except FileNotFoundError:
-        key = secrets.token_bytes(KEY_BYTES)
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            _write_atomically(path, key, replace=False)
-            return _read_key(path)  # another process may have been first
-        return key
-    except (OSError, ValueError):
+        path = key_path()
+    except RuntimeError:  # a user without a home
         return secrets.token_bytes(KEY_BYTES)
+    for _ in range(2):
+        try:
+            return _read_key(path)
+        except FileNotFoundError:
+            key = secrets.token_bytes(KEY_BYTES)
+            with contextlib.suppress(OSError):  # another process may be first: then its key is ours
+                path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                _write_atomically(path, key, replace=False)
+        except (OSError, ValueError):
+            break
+    return secrets.token_bytes(KEY_BYTES)
 
 
 def _read_key(path: Path) -> bytes:

@@ -80,9 +80,9 @@ def _become_worker(
         walls.die_with_parent()
         if os.getppid() != parent:  # it ended before the kernel was asked
             os._exit(0)
-        walls.make_undumpable()
         engine.start()
         worker = Worker(engine, socket.socket(fileno=sock), area)
+        os.close(area)  # the mapping has a descriptor of its own
         last()
         worker.serve()
         os._exit(0)
