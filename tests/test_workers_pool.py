@@ -273,6 +273,7 @@ elif mode == "compiling":
     executor.precompile(MODULES.add(marked("compile-hang")), marked("compile-hang"))
 elif mode == "starting":
     print("ready", flush=True)
+    time.sleep(60)
 """
 
 
