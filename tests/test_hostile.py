@@ -106,7 +106,7 @@ def invoke(executor: WorkerExecutor, wasm: bytes, input: bytes = b"", **settings
         (bytes(wat2wasm('(module (import "env" "memory" (memory 1)) (func (export "_start")))')), "memory"),
         (bytes(wat2wasm('(module (table 200000 funcref) (func (export "_start")))')), "table"),
         (bytes(wat2wasm('(module (import "env" "t" (table 1 funcref)) (func (export "_start")))')), "table"),
-        (COMMAND[:-6] + b"\x0a\x05\x01\x03\x00\x6a\x0b", "the module is invalid"),  # adds what is not there: for the compiler to find
+        (COMMAND[:-6] + b"\x0a\x05\x01\x03\x00\x6a\x0b", "the module is invalid"),  # for the compiler to find
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -40,6 +40,9 @@ def main(argv: Sequence[str]) -> None:
         print(error, file=sys.stderr)
         sys.stderr.flush()
         os._exit(REFUSED_STATUS)
+    except MemoryError:
+        os.write(2, b"compiling the module takes more memory than a compiler may have\n")
+        os._exit(REFUSED_STATUS)
     sys.stdout.buffer.write(artifact)
     sys.stdout.buffer.flush()
     os._exit(0)  # a compiler's threads and destructors have nothing to tell any more
