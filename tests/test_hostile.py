@@ -271,6 +271,22 @@ def test_a_reactor_that_points_outside_its_memory(engine: WorkerExecutor) -> Non
         assert isinstance(invoke(engine, wasm, b"x").error, (BadOutput, OutputTooLarge))
 
 
+@pytest.mark.parametrize(("name", "host_function"), [("VARIABLE", "get_env"), ("PASSWORD", "get_secret")])
+def test_facts_that_are_no_utf8_reach_the_guest(engine: WorkerExecutor, name: str, host_function: str) -> None:
+    wasm = bytes(
+        wat2wasm(
+            f"""(module (import "env" "{host_function}" (func $get (param i32 i32) (result i64)))
+            (memory (export "memory") 1) (data (i32.const 0) "{name}")
+            (func (export "malloc") (param i32) (result i32) (i32.const 64))
+            (func (export "handle") (param i32 i32) (result i64)
+              (i64.rotl (call $get (i32.const 0) (i32.const 8)) (i64.const 32))))"""
+        )
+    )
+    odd = "a\udcffb"  # how Python holds an environment variable with the byte 0xff
+    facts = context(env_vars={"VARIABLE": odd}, secrets={"PASSWORD": odd})
+    assert engine.execute(function(wasm), b"", facts) == b"a?b"
+
+
 def test_wrong_pointers_in_every_host_call(engine: WorkerExecutor) -> None:
     rng = random.Random(11)
     edges = (0, 1, 65535, 65536, -1, -4, 0x7FFFFFFF)

@@ -29,7 +29,7 @@ class HostFunction:
 
 
 def _text(value: str | None) -> bytes | None:
-    return None if value is None else value.encode()
+    return None if value is None else value.encode("utf-8", "replace")
 
 
 def _get_env(call: Call, name: bytes) -> bytes | None:
@@ -40,7 +40,7 @@ def _get_secret(call: Call, name: bytes) -> bytes | None:
     wanted = name.decode("utf-8", "replace")
     if wanted not in call.secrets:
         raise GrantMissing("get_secret", f"`secrets: [{wanted}]`", stderr_tail=call.logs.tail)
-    return call.secrets[wanted].encode()
+    return _text(call.secrets[wanted])
 
 
 def _get_request_id(call: Call) -> bytes | None:
