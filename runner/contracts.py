@@ -11,11 +11,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from runner.errors import NotAvailable
 from runner.models import Function, FunctionDefinition, InvocationContext, InvocationResult, LogEntry
-from runner.run_store import RunStore
+
+if TYPE_CHECKING:
+    from runner.run_store import RunStore  # many commands never need a queue
 
 T = TypeVar("T")
 

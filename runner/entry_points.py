@@ -1,6 +1,6 @@
-"""Finds the entry points of a group in the installed distributions, quickly.
+"""Finds the entry points of a group in the installed distributions, and a version, quickly.
 
-The same answer as `importlib.metadata.entry_points(group=...)`, without its 25 ms of imports: every
+The same answers as `importlib.metadata.entry_points(group=...)` and `version(...)`, without its 25 ms of imports: every
 command of the program pays for this. Distributions in zip files are not looked into.
 """
 
@@ -52,6 +52,16 @@ def find(group: str, path: Sequence[str] | None = None) -> list[EntryPoint]:
                     for key, value in _section(declared, group)
                 ]
     return found
+
+
+def version(distribution: str, path: Sequence[str] | None = None) -> str | None:
+    """The version of an installed distribution, None when it is not there; as quickly."""
+    wanted = _normal(distribution)
+    for folder in sys.path if path is None else path:
+        for info in _infos(folder or "."):
+            if _normal(os.path.basename(info).partition("-")[0].removesuffix(".egg")) == wanted:
+                return _identity(info)[1]
+    return None
 
 
 def _infos(folder: str) -> list[str]:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import wasmtime
 from runner_wasmer.artifact import Artifact
-from runner_wasmer.instrument import PAGE_BYTES, Instrumented, instrument, ranges
+from runner_wasmer.instrument import Instrumented, instrument
+from runner_wasmer.pages import PAGE_BYTES, ranges
 from runner_wasmer.sections import NAME_LIMIT_BYTES
 from wasmtime import Engine, FuncType, Linker, Memory, Module, Store, ValType, wat2wasm
 

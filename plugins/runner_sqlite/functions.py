@@ -15,15 +15,17 @@ from dataclasses import fields
 from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.contracts import FunctionRegistry
 from runner.errors import FunctionNotFound, InvalidInput, UsageError
 from runner.models import Function, FunctionDefinition, FunctionStatus, LogEntry, LogLevel
-from runner.run_store import RunStore
 from runner.wasm import content_id
 from runner_sqlite.connection import Store, database
 from runner_sqlite.failures import damaged, damaged_module
+
+if TYPE_CHECKING:
+    from runner.run_store import RunStore
 
 _SETTINGS = tuple(field.name for field in fields(FunctionDefinition) if field.name != "version")
 _COLUMNS = tuple(field.name for field in fields(Function))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from runner_wasmer.instrument import Instrumented
+if TYPE_CHECKING:
+    from runner_wasmer.instrument import Instrumented  # workers do without
 
 FORMAT: Final = 2
 """Changes whenever the layout or the instrumentation does; a part of the artifact's key."""

@@ -15,8 +15,7 @@ from runner.errors import InvalidModule, UnknownImport
 from runner.workers.marshal import import_function
 from runner.workers.signatures import WASI_MODULE, Signature
 from runner.workers.wasi.preview1 import Wasi
-from runner_wasmer.instrument import GROW_IMPORT
-from runner_wasmer.signatures import SIGNATURES
+from runner_wasmer.signatures import GROW_IMPORT, SIGNATURES
 
 TYPES: Final = {
     "i32": wasmer.Type.I32,

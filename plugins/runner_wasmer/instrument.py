@@ -17,13 +17,9 @@ from runner.wasm_binary import Reader, encode_unsigned
 from runner.wasm_code import END, plain_instructions, step, walk_constant
 from runner_wasmer import sections
 from runner_wasmer.features import VERIFIED
+from runner_wasmer.pages import PAGE_BYTES, ranges
 from runner_wasmer.sections import CODE, DATA, ELEMENT, EXPORT, FUNCTION, GLOBAL, IMPORT, TYPE, NotRewritable
-
-PAGE_BYTES: Final = 4096
-"""The machine's pages, by which memory is put back."""
-GROW_IMPORT: Final = ("runner", "grow")
-"""Import module and name of the host function (old size, pages more) -> the old size or -1, in pages
-of 64 KiB. A guest that imports it by itself is refused: no signature is known for it."""
+from runner_wasmer.signatures import GROW_IMPORT
 
 _PREFIX: Final = "runner:"
 _CALL, _SIZE, _GROW, _I32_CONST = 0x10, 0x3F, 0x40, 0x41
@@ -244,17 +240,3 @@ def _data_ranges(body: bytes) -> tuple[tuple[int, int], ...] | None:
         if active and size:
             pages.update(range(offset // PAGE_BYTES, (offset + size - 1) // PAGE_BYTES + 1))
     return tuple(ranges(pages))
-
-
-def ranges(pages: set[int], *, gap: int = 0) -> Iterator[tuple[int, int]]:
-    """The pages as byte ranges; two that are at most `gap` pages apart become one."""
-    first = last = -1
-    for page in sorted(pages):
-        if first >= 0 and page > last + 1 + gap:
-            yield first * PAGE_BYTES, (last + 1) * PAGE_BYTES
-            first = page
-        elif first < 0:
-            first = page
-        last = page
-    if first >= 0:
-        yield first * PAGE_BYTES, (last + 1) * PAGE_BYTES

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from runner_wasmer.artifact import Artifact
-from runner_wasmer.instrument import PAGE_BYTES, ranges
 from runner_wasmer.linear_memory import LinearMemory, madvise, mincore
+from runner_wasmer.pages import PAGE_BYTES, ranges
 
 _MADV_DONTNEED, _MADV_NOHUGEPAGE = 4, 15
 _TOUCHED_LIMIT: Final = 64

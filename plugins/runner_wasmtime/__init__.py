@@ -15,17 +15,15 @@ from runner.workers.settings import WorkerSettings
 
 
 def _available() -> Availability:
-    from importlib import metadata
+    from runner.entry_points import version
 
-    try:
-        return Availability(ok=True, version=metadata.version("wasmtime"))
-    except metadata.PackageNotFoundError:
+    found = version("wasmtime")
+    if found is None:
         return Availability(ok=False, reason="the package wasmtime is not installed", remedy="pip install wasmtime")
+    return Availability(ok=True, version=found)
 
 
 def _create(settings: WorkerSettings, host: Host) -> FunctionExecutor:
-    from importlib import metadata
-
     from runner.workers.executor import EngineTraits, WorkerExecutor
     from runner.workers.launch import EngineSpec
     from runner_wasmtime.features import VERIFIED
@@ -34,7 +32,7 @@ def _create(settings: WorkerSettings, host: Host) -> FunctionExecutor:
     spec = EngineSpec(
         name="wasmtime",
         module="runner_wasmtime.engine",
-        version=metadata.version("wasmtime"),
+        version=_available().version,
         package_dir=Path(__file__).parent.parent,
     )
     return WorkerExecutor(spec, EngineTraits(signatures=SIGNATURES, features=VERIFIED), settings, host)
