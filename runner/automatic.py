@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from runner.contracts import FunctionExecutor
 from runner.errors import UnsupportedFeature
 from runner.models import Function, InvocationContext, InvocationResult
+
+T = TypeVar("T")
 
 
 class AutoExecutor(FunctionExecutor):
@@ -25,19 +28,24 @@ class AutoExecutor(FunctionExecutor):
         self, function: Function, inputs: Iterable[bytes], context: InvocationContext
     ) -> Iterator[InvocationResult]:
         """See FunctionExecutor. Which one was chosen is told once."""
+        return self._chosen(function, lambda executor: executor.execute_many(function, inputs, context))
+
+    def invoke(self, function: Function, input: bytes, context: InvocationContext) -> InvocationResult:
+        """See FunctionExecutor."""
+        return self._chosen(function, lambda executor: executor.invoke(function, input, context))
+
+    def _chosen(self, function: Function, call: Callable[[FunctionExecutor], T]) -> T:
         for name, following in zip(self._names, self._names[1:], strict=False):
             try:
-                return self._with(name, function, inputs, context)
+                return self._with(name, call)
             except UnsupportedFeature as refused:
                 self._tell_once(f"{function.name}: {refused.feature} is not for {name}; {following} takes it")
-        return self._with(self._names[-1], function, inputs, context)
+        return self._with(self._names[-1], call)
 
-    def _with(
-        self, name: str, function: Function, inputs: Iterable[bytes], context: InvocationContext
-    ) -> Iterator[InvocationResult]:
-        results = self._executor(name).execute_many(function, inputs, context)
+    def _with(self, name: str, call: Callable[[FunctionExecutor], T]) -> T:
+        called = call(self._executor(name))
         self._tell_once(f"executor: auto chose {name}")
-        return results
+        return called
 
     def precompile(self, wasm_cid: str, wasm: bytes, *, memory_limit_mb: int = 64) -> None:
         """See FunctionExecutor."""
