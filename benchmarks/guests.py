@@ -1,4 +1,4 @@
-"""The guest of the benchmarks: upper-cases its input, as a WASI command and as a reactor."""
+"""The guest of the benchmarks: upper-cases its input, as a WASI command and as a reactor. And one that never ends."""
 
 from __future__ import annotations
 
@@ -45,3 +45,4 @@ REACTOR = bytes(
     (call $upper (local.get $at) (i32.add (local.get $at) (local.get $size)))
     (i64.or (i64.extend_i32_u (local.get $at)) (i64.shl (i64.extend_i32_u (local.get $size)) (i64.const 32)))))""")
 )
+SPIN = bytes(wat2wasm('(module (memory (export "memory") 1) (func (export "_start") (loop (br 0))))'))

@@ -16,9 +16,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.guests import COMMAND
-from benchmarks.measure import describe_machine, in_rounds, median, print_table
+from benchmarks.measure import Row, in_rounds, median, show, wants_json
 
 ROUNDS = 25
+NOTHING = "python -c pass"
 # An installed program has its bytecode; an environment that forbids writing it would measure compiling.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
@@ -36,26 +37,26 @@ def process(*command: str, cwd: str) -> Callable[[], float]:
 
 def main() -> None:
     """Print the table."""
+    wanted = wants_json(__doc__)
     runner = str(Path(sys.executable).parent / "runner")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "upper.wasm").write_bytes(COMMAND)
         Path(folder, "jobs.yaml").write_text("version: 1\nfunctions: {upper: {wasm: upper.wasm}}\n")
         measures = {
-            "python -c pass": process(sys.executable, "-c", "pass", cwd=folder),
+            NOTHING: process(sys.executable, "-c", "pass", cwd=folder),
             "runner --version": process(runner, "--version", cwd=folder),
             "runner --help": process(runner, "--help", cwd=folder),
             "runner invoke (cached)": process(runner, "invoke", "upper", "--input", "text", cwd=folder),
         }
         for measure in measures.values():
             measure()
-        figures = in_rounds(ROUNDS, **measures)
-    print(f"# Whole processes: {describe_machine()}, {ROUNDS} rounds\n")
-    nothing = median(figures["python -c pass"])
-    rows = [
-        [name, f"{median(taken):.0f} ms", f"{min(taken):.0f} ms", f"{median(taken) / nothing:.1f}"]
+        figures = in_rounds(ROUNDS, measures)
+    nothing = median(figures[NOTHING])
+    rows: list[Row] = [
+        {"command": name, "median_ms": median(taken), "least_ms": min(taken), "by_python": median(taken) / nothing}
         for name, taken in figures.items()
     ]
-    print_table(["command", "median", "least", "times python"], rows)
+    show(f"Whole processes, {ROUNDS} rounds", rows, as_json=wanted.json)
 
 
 if __name__ == "__main__":
