@@ -159,13 +159,14 @@ class RunNotFound(InvalidInput):
 
 
 class RunConflict(InvalidInput):
-    """A run with the same unique key is live. `run_id` names it."""
+    """A run with the same unique key is live. `run_id` names it; 0: it is one of those that were to be
+    enqueued together, of which none was."""
 
     def __init__(self, unique_key: str, run_id: int) -> None:
         self.unique_key, self.run_id = unique_key, run_id
+        holder = f"run {run_id} is live and has" if run_id else "another run of the same call has"
         super().__init__(
-            f"run {run_id} is live and has the unique key {unique_key!r}; "
-            "wait for it, cancel it, or join it with on_conflict=join"
+            f"{holder} the unique key {unique_key!r}; wait for it, cancel it, or join it with on_conflict=join"
         )
 
 

@@ -12,7 +12,8 @@ from runner.runs import MAX_PAYLOAD_BYTES, Enqueued, NewRun, OnConflict
 from runner_sqlite.moments import to_number
 
 Conflict = Callable[[NewRun, int], None]
-"""Called with a run and the live run that has its unique key; returns if that is to be joined."""
+"""Called with a run and the live run that has its unique key (0: one of the same call); returns if that
+is to be joined."""
 
 _INSERT_RUN = (
     "INSERT INTO runs (run_id, namespace, job, function, function_version, queue, priority, run_at, unique_key, "
@@ -109,7 +110,7 @@ def _resolve(connection: sqlite3.Connection, runs: Sequence[NewRun], conflict: C
         key = None if run.unique_key is None else _live_key(run.namespace, run.unique_key)
         holder = None if key is None else keys.get(key) or _holder(connection, key)
         if holder is not None:
-            conflict(run, holder)
+            conflict(run, 0 if key in keys else holder)
             results.append(Enqueued(holder, False))
             continue
         run_id += 1

@@ -197,7 +197,7 @@ class Settlement:
             self._attempt(state, AttemptStatus.RELEASED, failure)
         else:
             self._tokens.add(outcome.token)
-            state = state._replace(attempts=state.attempts - 1)
+            state = state._replace(attempts=state.attempts - 1, owner=None, started_at=None)
         return self._wait(state, 0, failure)
 
     def cancel_pending(self, state: State, reason: str) -> None:

@@ -63,14 +63,16 @@ class MemoryRoad(RunStore):
     def enqueue(self, runs: Sequence[NewRun], *, now: datetime) -> list[Enqueued]:
         """See RunStore.enqueue."""
         with self._change():
-            keys: dict[tuple[str, str], int] = {}
-            for number, run in enumerate(runs, self._newest + 1):
+            keys: set[tuple[str, str]] = set()
+            for run in runs:
                 check(run)
-                holder = self._holder(run) or keys.get((run.namespace, run.unique_key or ""))
-                if run.unique_key is not None:
-                    if holder and run.on_conflict is not OnConflict.JOIN:
-                        raise RunConflict(run.unique_key, holder)
-                    keys[run.namespace, run.unique_key] = number
+                key = (run.namespace, run.unique_key or "")
+                holder = self._holder(run)
+                if run.unique_key is None:
+                    continue
+                if (holder or key in keys) and run.on_conflict is not OnConflict.JOIN:
+                    raise RunConflict(run.unique_key, holder or 0)
+                keys.add(key)
             return [self._accept(run, now) for run in runs]
 
     def _accept(self, run: NewRun, now: datetime) -> Enqueued:

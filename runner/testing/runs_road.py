@@ -132,8 +132,9 @@ class RoadSuite(Bench):
         assert len(self.claim(store)) == 2
 
     def test_a_unique_key_twice_in_one_call_is_refused_whole(self, store: RunStore) -> None:
-        with pytest.raises(RunConflict):
+        with pytest.raises(RunConflict, match="another run of the same call has the unique key 'k'") as caught:
             store.enqueue([new(), new(unique_key="k"), new(unique_key="k")], now=START)
+        assert caught.value.run_id == 0
         assert store.depth(now=START).ready == 0
 
     def test_of_many_who_want_a_unique_key_one_gets_it(self, store: RunStore) -> None:
