@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections.abc import Callable
@@ -119,12 +120,14 @@ class Modules(ExecutorSuite):
         assert [int.from_bytes(size, "little") for size in sizes] == [16, 48, 16]
 
     def test_no_process_is_left_after_close(self, tmp_path: Path) -> None:
+        gc.collect()  # an iterator that another test left open may start a worker for its own executor
         before = descendants()
         bench = Bench(type(self), tmp_path)
         assert bench.output(guests.UPPER, b"abc") == b"ABC"
+        started = descendants() - before
         bench.executor.close()
         bench.executor.close()
-        assert descendants() - before == set()
+        assert descendants() & started == set()
 
     def test_closing_what_never_ran_is_fine(self, tmp_path: Path) -> None:
         before = descendants()
