@@ -3,13 +3,10 @@ error with nothing half done."""
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import sqlite3
-import subprocess
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -28,6 +25,7 @@ from runner.errors import (
 )
 from runner.models import LogEntry, LogLevel
 from runner.testing.registry import definition, in_threads, module
+from tests.disks import fill, read_only_folder, small_disk
 
 
 @pytest.fixture
@@ -212,21 +210,11 @@ def test_a_full_disk(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
         assert_full(make_store(disk / "runner.db"))
         filler = disk / "filler"
-        with filler.open("wb", buffering=0) as file:
-            while fits(file):
-                pass
+        fill(filler)
         with pytest.raises(StoreFull, match="no room is left"):
             make_store(disk / "other.db")
         filler.unlink()
         make_store(disk / "other.db")
-
-
-def fits(file: io.FileIO) -> bool:
-    """Whether another 4 KiB could be written."""
-    try:
-        return file.write(bytes(4096)) == 4096
-    except OSError:
-        return False
 
 
 def assert_full(path: Path) -> None:
@@ -243,41 +231,7 @@ def assert_full(path: Path) -> None:
         assert connection.execute("SELECT COUNT(*) FROM blobs").fetchall() == [(2,)]
 
 
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A file system of this size, mounted at `folder`; skips the test where that is not allowed."""
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    if os.getuid() != 0 or not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root and the right to mount")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
 # Read-only
-
-
-@contextmanager
-def read_only_folder(folder: Path) -> Iterator[Path]:
-    """`folder` with what is in it when the block starts. Root may write wherever the modes say no, so
-    that it needs a mount."""
-    if os.getuid() != 0:
-        modes = {entry: entry.stat().st_mode for entry in (*folder.iterdir(), folder)}
-        for entry, mode in modes.items():
-            entry.chmod(mode & 0o555)
-        try:
-            yield folder
-        finally:
-            for entry, mode in reversed(modes.items()):
-                entry.chmod(mode)
-        return
-    with small_disk(folder / "mounted", "4m") as disk:
-        for entry in folder.glob("*.db*"):
-            shutil.copy(entry, disk)
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        yield disk
 
 
 def test_a_read_only_folder_can_be_read(path: Path) -> None:

@@ -47,6 +47,10 @@ def join(run: NewRun, live: int) -> None:
 def check(runs: Iterable[NewRun]) -> None:
     """Raise for a run that cannot be accepted, before a transaction is begun."""
     for run in runs:
+        if run.run_at is not None:
+            to_number(run.run_at)
+        if run.slot is not None:
+            to_number(run.slot)
         if len(run.payload) > MAX_PAYLOAD_BYTES:
             raise InputTooLarge(len(run.payload), MAX_PAYLOAD_BYTES)
         if run.function is not None and run.function_version < 1:

@@ -48,7 +48,7 @@ def damaged(path: Path, reason: object) -> StoreDamaged:
     return StoreDamaged(
         f"the store {path} is damaged ({reason}); move {path.name}, {path.name}-wal and {path.name}-shm away "
         "and `runner run` makes a new store and registers the functions of jobs.yaml again "
-        "(`sqlite3 FILE .recover` may save older versions and logs from the old one)"
+        "(`sqlite3 FILE .recover` may save runs, older versions and logs from the old one)"
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from runner.errors import StoreError
 from runner_sqlite import run_tables
+from runner_sqlite.failures import damaged
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -127,7 +128,10 @@ def _schema(connection: sqlite3.Connection, path: Path) -> int:
                 "choose another file with `registry: {sqlite: {path: ...}}`"
             )
         return 0
-    number, by = connection.execute(f"SELECT number, runner_version FROM {TABLE} ORDER BY number DESC").fetchone()
+    row = connection.execute(f"SELECT number, runner_version FROM {TABLE} ORDER BY number DESC").fetchone()
+    number, by = row or (None, None)
+    if not isinstance(number, int):
+        raise damaged(path, "its schema has no number")
     if number > len(MIGRATIONS):
         raise StoreError(
             f"the store {path} has schema {number}, made by runner {by}; this is runner {_runner_version()}, "

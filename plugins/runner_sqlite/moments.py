@@ -20,8 +20,11 @@ def to_number(moment: datetime) -> int:
 
 
 def from_number(microseconds: int) -> datetime:
-    """The moment, in UTC."""
-    return _EPOCH + timedelta(microseconds=microseconds)
+    """The moment, in UTC. Raises ValueError or TypeError for what to_number never gives."""
+    try:
+        return _EPOCH + timedelta(microseconds=microseconds)
+    except OverflowError as error:
+        raise ValueError(f"{microseconds} microseconds are no moment") from error
 
 
 def or_none(microseconds: int | None) -> datetime | None:

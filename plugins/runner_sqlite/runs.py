@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
@@ -28,7 +29,7 @@ from runner_sqlite import counters, dead_letters, leases, reading, run_logs, slo
 from runner_sqlite.bell import Bell
 from runner_sqlite.connection import Store
 from runner_sqlite.enqueue import accept, check
-from runner_sqlite.failures import translated
+from runner_sqlite.failures import damaged, translated
 from runner_sqlite.moments import from_number, or_none, to_number
 from runner_sqlite.outcomes import cancel, finish, report_progress
 from runner_sqlite.prune import prune
@@ -67,7 +68,12 @@ class SqliteRunStore(RunStore):
     def claim(self, claimant: Claimant, limit: int, *, now: datetime) -> list[Claim]:
         """See RunStore.claim."""
         moment, followers = to_number(now), self._followers
-        return self._do(lambda connection: leases.claim(connection, claimant, limit, moment, followers))
+
+        def work(connection: sqlite3.Connection) -> list[Claim]:
+            with self._sound():
+                return leases.claim(connection, claimant, limit, moment, followers)
+
+        return self._do(work)
 
     def finish(self, outcomes: Sequence[Outcome], *, now: datetime) -> list[RunStatus | None]:
         """See RunStore.finish."""
@@ -82,7 +88,8 @@ class SqliteRunStore(RunStore):
 
         def both(connection: sqlite3.Connection) -> tuple[list[RunStatus | None], list[Claim]]:
             finished = finish(connection, outcomes, moment, followers)
-            return finished, leases.claim(connection, claimant, limit, moment, followers)
+            with self._sound():
+                return finished, leases.claim(connection, claimant, limit, moment, followers)
 
         return self._do(both)
 
@@ -114,7 +121,7 @@ class SqliteRunStore(RunStore):
 
     def next_due(self, namespace: str) -> datetime | None:
         """See RunStore.next_due."""
-        return or_none(self._look(lambda connection: leases.next_due(connection, namespace)))
+        return self._look(lambda connection: or_none(leases.next_due(connection, namespace)))
 
     def changes(self) -> Changes:
         """See RunStore.changes."""
@@ -228,8 +235,9 @@ class SqliteRunStore(RunStore):
 
     def last_slots(self, triggers: Sequence[str]) -> dict[str, datetime]:
         """See RunStore.last_slots."""
-        found = self._look(lambda connection: slots.last(connection, triggers))
-        return {trigger: from_number(slot) for trigger, slot in found}
+        return self._look(
+            lambda connection: {trigger: from_number(slot) for trigger, slot in slots.last(connection, triggers)}
+        )
 
     def slot(self, trigger: str, slot: datetime) -> RecordedSlot | None:
         """See RunStore.slot."""
@@ -263,7 +271,18 @@ class SqliteRunStore(RunStore):
         with self._store.read() as connection:
             connection.execute("BEGIN")
             try:
-                return look(connection)
+                with self._sound():
+                    return look(connection)
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
+
+    @contextmanager
+    def _sound(self) -> Iterator[None]:
+        """What was stored and cannot have been is damage: a moment that is text, a status that is none."""
+        try:
+            yield
+        except UnicodeEncodeError:  # of what was asked
+            raise
+        except (ValueError, TypeError, KeyError, AssertionError) as error:
+            raise damaged(self._store.path, error) from error
