@@ -73,6 +73,7 @@ def invoke(project: Project, function: FunctionName, given: str | None, env_vars
       runner invoke greet@1 --input names.txt --env GREETING=Hi
       gunzip < day.csv.gz | runner invoke clean --input - > clean.csv
     """
+    project.start_ahead()
     data = _read(project, given)
     with project.open() as runner:
         runner.prepare(function.name)  # the engine starts while the registry is opened

@@ -54,6 +54,12 @@ class Project:
             console.tell(f"plugin {console.printable(str(failure))}")
         return plugins
 
+    def start_ahead(self) -> None:
+        """Let a process of an engine start while the program loads: for commands that will need one."""
+        from runner.workers.launch import start_ahead
+
+        start_ahead()
+
     def open(self, *, notify: Callable[[str], None] | None = None) -> Runner:
         """The Runner of jobs.yaml; close it. Raises ConfigError and what stands in its way."""
         from runner.app import Runner

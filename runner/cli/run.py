@@ -49,6 +49,7 @@ def run(project: Project, jobs: Sequence[str], keep_going: bool, as_json: bool) 
       runner run clean report --keep-going
       runner run report > report.md
     """
+    project.start_ahead()
     from runner.cli.progress import Progress, is_live
     from runner.foreground import Plan, choose_jobs, register_for, run_jobs
 

@@ -18,7 +18,7 @@ from runner.errors import EngineUnavailable
 from runner.workers import protocol, zygote
 from runner.workers.area import ResultReader, create_area
 from runner.workers.engine import Abi
-from runner.workers.launch import EngineSpec
+from runner.workers.launch import EngineSpec, start_zygote
 from runner.workers.worker import load_message
 
 START_SECONDS = 30.0
@@ -115,21 +115,19 @@ class Zygote:
         self._lock = threading.Lock()
         self._greeted = False
         self._in_step = True
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            self._process, self._control = start_zygote(spec.python)
+        except OSError as error:
+            reason = f"its interpreter {spec.python} does not start: {error}"
+            raise EngineUnavailable(spec.name, reason, remedy="`runner doctor` tells more") from error
         self._control.settimeout(START_SECONDS)
-        with theirs:
-            try:
-                self._process = spec.popen(
-                    "runner.workers.zygote",
-                    [spec.module, str(theirs.fileno()), ",".join(sorted(allow_missing_walls))],
-                    environment={},
-                    pass_fds=[theirs.fileno()],
-                    stderr=subprocess.PIPE,  # a pipe and no file: a worker may not make a file grow
-                )
-            except OSError as error:
-                self._control.close()
-                reason = f"its interpreter {spec.python} does not start: {error}"
-                raise EngineUnavailable(spec.name, reason, remedy="`runner doctor` tells more") from error
+        order = {
+            "module": spec.module,
+            "package_dir": str(spec.package_dir),
+            "allow_missing_walls": sorted(allow_missing_walls),
+        }
+        with contextlib.suppress(OSError):  # it has ended, and the wait for its greeting will tell
+            self._control.send(json.dumps(order).encode())
 
     def missing_walls(self) -> dict[str, str]:
         """Why, for each wall that does not stand. Raises EngineUnavailable when it does not start."""

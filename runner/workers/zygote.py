@@ -1,9 +1,10 @@
 """The zygote: a process that imports an engine once, raises the walls and forks workers from itself.
 
 It has one thread, no file system and no network when it forks. The app talks to it over a
-SEQPACKET socket: `F` with two descriptors (the worker's socket, its result area) forks a worker and
-answers its pid; `R` with a pid waits for that worker and answers its wait status. When the app
-ends, however it ends, the socket closes, the zygote exits, and the kernel kills its workers.
+SEQPACKET socket. The first message tells which engine it is to have. Then `F` with two descriptors
+(the worker's socket, its result area) forks a worker and answers its pid; `R` with a pid waits for
+that worker and answers its wait status. When the app ends, however it ends, the socket closes, the
+zygote exits, and the kernel kills its workers.
 """
 
 from __future__ import annotations
@@ -27,19 +28,23 @@ PID = struct.Struct("<i")
 
 
 def main(argv: Sequence[str]) -> None:
-    """`argv`: the engine's import path, the control socket's descriptor, walls allowed to be missing."""
-    engine_path, descriptor, allowed = argv[0], int(argv[1]), frozenset(filter(None, argv[2].split(",")))
-    control = socket.socket(fileno=descriptor)
+    """`argv`: the control socket's descriptor."""
+    control = socket.socket(fileno=int(argv[0]))
     signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the app's mask and what it ignores come with exec
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     # Nobody reads what dying workers and engines print: they must not wait for it.
     os.set_blocking(2, False)
-    engine = import_engine(engine_path)
-    engine.warm_up()
     last, missing = walls.prepare_last()
-    walls.close_all_but(frozenset({descriptor}))
+    order = control.recv(65536)
+    if not order:
+        return  # it was started ahead, and nobody needed it
+    wanted = json.loads(order)
+    sys.path.insert(1, wanted["package_dir"])
+    engine = import_engine(wanted["module"])
+    engine.warm_up()
+    walls.close_all_but(frozenset({control.fileno()}))
     missing = walls.raise_shared() | missing
-    refused = sorted(set(missing) - allowed)
+    refused = sorted(set(missing) - set(wanted["allow_missing_walls"]))
     control.send(json.dumps({"missing": missing, "refused": refused, "python": sys.version.split()[0]}).encode())
     if refused:
         return
