@@ -112,7 +112,9 @@ def descendants() -> set[int]:
             status = (folder / "stat").read_text()
         except OSError:
             continue  # it has ended
-        children.setdefault(int(status.rpartition(")")[2].split()[1]), []).append(int(folder.name))
+        state, parent = status.rpartition(")")[2].split()[:2]
+        if state != "Z":  # it has ended, and only waits for whoever inherited it to take notice
+            children.setdefault(int(parent), []).append(int(folder.name))
     found: set[int] = set()
     waiting = [os.getpid()]
     while waiting:
