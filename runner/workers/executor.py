@@ -22,7 +22,7 @@ from runner.workers.frames import FrameRun
 from runner.workers.launch import EngineSpec
 from runner.workers.pool import Pool
 from runner.workers.processes import Module
-from runner.workers.protocol import Violation, encode_facts
+from runner.workers.protocol import Violation, encode_facts, encode_shared
 from runner.workers.settings import WorkerSettings
 
 TABLE_LIMIT = 100_000
@@ -50,6 +50,7 @@ class WorkerExecutor(FunctionExecutor):
         self._spec, self._traits, self._settings, self._host = spec, traits, settings, host
         self._cache = ArtifactCache(host.state_dir / "artifacts", f"{spec.name}-{spec.version}")
         self._modules: OrderedDict[tuple[str, int], Module] = OrderedDict()
+        self._last_facts: tuple[Function, dict[str, str], dict[str, str], bytes] | None = None
         self._lock = threading.Lock()
         self._compiling: dict[tuple[str, int], threading.Lock] = {}
         allowed = frozenset(filter(None, os.environ.get("RUNNER_ALLOW_MISSING_WALLS", "").split(",")))
@@ -127,13 +128,16 @@ class WorkerExecutor(FunctionExecutor):
         self._pool.close()
 
     def _facts(self, function: Function, context: InvocationContext) -> bytes:
-        return encode_facts(
+        own = {"request_id": context.request_id, "caller_wallet": context.caller_wallet}
+        env_vars, secrets = dict(context.env_vars), dict(context.secrets)
+        last = self._last_facts
+        if last is not None and last[0] is function and last[1:3] == (env_vars, secrets):
+            return encode_facts(last[3], own)
+        shared = encode_shared(
             {
                 "name": function.name,
-                "env_vars": dict(context.env_vars),
-                "secrets": dict(context.secrets),
-                "request_id": context.request_id,
-                "caller_wallet": context.caller_wallet,
+                "env_vars": env_vars,
+                "secrets": secrets,
                 "timeout_seconds": function.timeout_seconds,
                 "memory_limit_mb": function.memory_limit_mb,
                 "output_limit_bytes": self._settings.output_limit_mb * MEBIBYTE,
@@ -141,6 +145,8 @@ class WorkerExecutor(FunctionExecutor):
                 "host_calls": sorted(self._host.host_calls),
             }
         )
+        self._last_facts = (function, env_vars, secrets, shared)
+        return encode_facts(shared, own)
 
     def _answerer(self, context: InvocationContext) -> Callable[[str, Sequence[bytes]], bytes]:
         calls = self._host.host_calls

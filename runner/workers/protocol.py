@@ -107,12 +107,25 @@ class PolledInbox:
         return kind, body
 
 
-_encode_json = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+_SHARED_SIZE = struct.Struct("<I")
 
 
-def encode_facts(facts: Mapping[str, Any]) -> bytes:
-    """The facts of a frame, equal for all its inputs; equal facts give equal bytes."""
-    return _encode_json(facts).encode()
+def encode_shared(facts: Mapping[str, Any]) -> bytes:
+    """Those facts of a frame that other frames of the function share; equal facts give equal bytes."""
+    return _encode(facts).encode()
+
+
+def encode_facts(shared: bytes, own: Mapping[str, Any]) -> bytes:
+    """All facts of a frame, equal for all its inputs: its own and those of `encode_shared`, which a
+    worker reads only when they are others than before."""
+    return b"".join((_SHARED_SIZE.pack(len(shared)), shared, _encode(own).encode()))
+
+
+def split_facts(facts: bytes) -> tuple[bytes, bytes]:
+    """Shared and own facts, each still JSON."""
+    end = _SHARED_SIZE.size + _SHARED_SIZE.unpack_from(facts)[0]
+    return facts[_SHARED_SIZE.size : end], facts[end:]
 
 
 def run_message(module: int, facts: bytes, inputs: Sequence[bytes]) -> bytes:

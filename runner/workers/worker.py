@@ -35,7 +35,7 @@ class Worker:
         self._inbox = protocol.Inbox(sock)
         self._results = ResultWriter(area, self._hand_over)
         self._modules: dict[int, Loaded] = {}
-        self._facts = b""
+        self._facts = self._shared = b""
         self._call: Call | None = None
 
     def serve(self) -> None:
@@ -93,14 +93,21 @@ class Worker:
         os._exit(LOST_STATUS)
 
     def _call_for(self, facts: bytes) -> Call:
-        if facts != self._facts or self._call is None:
-            values: dict[str, Any] = json.loads(facts)
-            log_limit = values.pop("log_limit_bytes")
-            host_calls = frozenset(values.pop("host_calls"))
-            logs = LogBuffer(log_limit, mirror=self._results.mirror)
-            self._call = Call(**values, logs=logs, host_calls=host_calls, ask_app=self._ask)
-            self._facts = facts
+        if self._call is not None and facts == self._facts:
+            return self._call
+        shared, own = protocol.split_facts(facts)
+        if self._call is None or shared != self._shared:
+            self._call = self._make_call(json.loads(shared))
+            self._shared = shared
+        for name, value in json.loads(own).items():
+            setattr(self._call, name, value)
+        self._facts = facts
         return self._call
+
+    def _make_call(self, shared: dict[str, Any]) -> Call:
+        logs = LogBuffer(shared.pop("log_limit_bytes"), mirror=self._results.mirror)
+        host_calls = frozenset(shared.pop("host_calls"))
+        return Call(**shared, request_id="", caller_wallet=None, logs=logs, host_calls=host_calls, ask_app=self._ask)
 
     def _hand_over(self) -> None:
         _disarm()  # the guest is through, and it is not its fault if nobody takes the result
