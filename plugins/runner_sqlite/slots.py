@@ -92,7 +92,7 @@ def _known(connection: sqlite3.Connection, keys: Sequence[tuple[str, int]]) -> s
     return set(
         connection.execute(
             "SELECT s.trigger, s.slot FROM json_each(?) j CROSS JOIN slots s "
-            "ON s.trigger = j.value ->> 0 AND s.slot = j.value ->> 1",
+            "ON s.trigger = json_extract(j.value, '$[0]') AND s.slot = json_extract(j.value, '$[1]')",
             (json.dumps(keys),),
         )
     )
