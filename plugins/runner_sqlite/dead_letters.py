@@ -83,9 +83,9 @@ def listed(
 ) -> list[DeadLetter]:
     """See RunStore.dead_letters."""
     rows = connection.execute(
-        f"{_LETTER} WHERE (?1 IS NULL OR namespace = ?1) AND (?2 IS NULL OR job = ?2) "
-        "AND (?3 IS NULL OR run_id < ?3) ORDER BY run_id DESC LIMIT ?4",
-        (namespace, job, before, max(limit, 0)),
+        f"{_LETTER} WHERE (:namespace IS NULL OR namespace = :namespace) AND (:job IS NULL OR job = :job) "
+        "AND (:before IS NULL OR run_id < :before) ORDER BY run_id DESC LIMIT :limit",
+        {"namespace": namespace, "job": job, "before": before, "limit": max(limit, 0)},
     )
     return [_letter(*row) for row in rows]
 
@@ -154,11 +154,13 @@ def _choose(
     free = (
         "AND (unique_key IS NULL OR NOT EXISTS (SELECT 1 FROM queue WHERE live_key = namespace || '/' || unique_key))"
     )
+    wanted = {"namespace": namespace, "job": job, "ids": None if ids is None else json.dumps(list(ids))}
     rows = connection.execute(
-        "SELECT run_id FROM dead_letters CROSS JOIN runs USING (run_id) WHERE (?1 IS NULL OR namespace = ?1) "
-        "AND (?2 IS NULL OR job = ?2) AND (?3 IS NULL OR run_id IN (SELECT value FROM json_each(?3))) "
-        f"{free if movable else ''} ORDER BY run_id LIMIT ?4",
-        (namespace, job, None if ids is None else json.dumps(list(ids)), max(limit, 0)),
+        "SELECT run_id FROM dead_letters CROSS JOIN runs USING (run_id) "
+        "WHERE (:namespace IS NULL OR namespace = :namespace) AND (:job IS NULL OR job = :job) "
+        "AND (:ids IS NULL OR run_id IN (SELECT value FROM json_each(:ids))) "
+        f"{free if movable else ''} ORDER BY run_id LIMIT :limit",
+        {**wanted, "limit": max(limit, 0)},
     )
     return [run_id for (run_id,) in rows]
 

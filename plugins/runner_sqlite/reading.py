@@ -142,16 +142,17 @@ def why(connection: sqlite3.Connection, run_id: int, now: int) -> Why:
 
 def depth(connection: sqlite3.Connection, namespace: str | None, now: int) -> Depth:
     """See RunStore.depth."""
-    ours = "queue_id IN (SELECT queue_id FROM queues WHERE ?1 IS NULL OR namespace = ?1)"
+    ours = "queue_id IN (SELECT queue_id FROM queues WHERE :namespace IS NULL OR namespace = :namespace)"
     ready, waiting, running, oldest = connection.execute(
-        "SELECT COALESCE(SUM(token IS NULL AND run_at <= ?2), 0), COALESCE(SUM(token IS NULL AND run_at > ?2), 0), "
-        "COUNT(token), MIN(CASE WHEN token IS NULL AND run_at <= ?2 THEN run_at END) "
+        "SELECT COALESCE(SUM(token IS NULL AND run_at <= :now), 0), COALESCE(SUM(token IS NULL AND run_at > :now), 0), "
+        "COUNT(token), MIN(CASE WHEN token IS NULL AND run_at <= :now THEN run_at END) "
         f"FROM queue WHERE {ours}",
-        (namespace, now),
+        {"namespace": namespace, "now": now},
     ).fetchone()
     (letters,) = connection.execute(
-        "SELECT COUNT(*) FROM dead_letters CROSS JOIN runs USING (run_id) WHERE ?1 IS NULL OR namespace = ?1",
-        (namespace,),
+        "SELECT COUNT(*) FROM dead_letters CROSS JOIN runs USING (run_id) "
+        "WHERE :namespace IS NULL OR namespace = :namespace",
+        {"namespace": namespace},
     ).fetchone()
     return Depth(ready=ready, waiting=waiting, running=running, dead_letters=letters, oldest_ready_at=or_none(oldest))
 

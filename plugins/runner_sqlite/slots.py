@@ -70,8 +70,8 @@ def last(connection: sqlite3.Connection, triggers: Sequence[str]) -> list[tuple[
 def of_trigger(connection: sqlite3.Connection, trigger: str, before: int | None, limit: int) -> list[RecordedSlot]:
     """See RunStore.slots."""
     rows = connection.execute(
-        f"{_SELECT} WHERE trigger = ?1 AND (?2 IS NULL OR slot < ?2) ORDER BY slot DESC LIMIT ?3",
-        (trigger, before, max(limit, 0)),
+        f"{_SELECT} WHERE trigger = :trigger AND (:before IS NULL OR slot < :before) ORDER BY slot DESC LIMIT :limit",
+        {"trigger": trigger, "before": before, "limit": max(limit, 0)},
     )
     return [_entry(row) for row in rows]
 
