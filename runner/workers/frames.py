@@ -9,9 +9,7 @@ finished is kept, what it had not begun is sent again.
 from __future__ import annotations
 
 import contextlib
-import os
 import select
-import signal
 import socket
 import time
 from collections import deque
@@ -22,7 +20,7 @@ from runner.models import InvocationResult
 from runner.workers import protocol
 from runner.workers.area import AREA_BYTES, parse_results
 from runner.workers.pool import Pool
-from runner.workers.processes import Module, Worker
+from runner.workers.processes import Module, Worker, describe_end, ended_by_alarm
 
 FRAME_INPUTS = 256
 FRAME_BYTES = 1 << 18
@@ -126,7 +124,9 @@ class FrameRun:
         self._ready.append(frame)
         try:
             while self._ready:
-                self._send(self._pool.acquire(), self._ready.pop())
+                worker = self._pool.acquire()
+                self._send(worker, self._ready.pop())
+                worker.look_out()
                 while self._busy:
                     self._wait(_LONGEST_WAIT_SECONDS)
             return frame.results[0]
@@ -360,7 +360,7 @@ class FrameRun:
         """How the first input of a lost frame ended; None when it had not begun, or when it is not the
         one that was overdue: it is sent again."""
         late = overdue and started_ns / 1e9 + self._timeout <= ended_at
-        if started_ns and (late or _ended_by_alarm(status)):
+        if started_ns and (late or ended_by_alarm(status)):
             return TimedOut(self._timeout)
         if overdue and not started_ns:
             reason = f"it did not begin within {BEGIN_SECONDS:g} s"
@@ -369,7 +369,7 @@ class FrameRun:
         elif overdue:
             return None
         if started_ns or frame.tries >= TRIES:
-            return WorkerLost(reason or _describe(status))
+            return WorkerLost(reason or describe_end(status))
         return None
 
     def _forget(self, worker: Worker) -> None:
@@ -385,16 +385,3 @@ class FrameRun:
         self._window.clear()
         self._ready.clear()
         self._held = 0
-
-
-def _ended_by_alarm(status: int) -> bool:
-    """Whether the worker's own timer ended it, which is set for each invocation."""
-    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
-
-
-def _describe(status: int) -> str:
-    if not os.WIFSIGNALED(status):
-        return f"its process ended with exit status {os.WEXITSTATUS(status)}"
-    number = os.WTERMSIG(status)
-    name = signal.Signals(number).name if number in {each.value for each in signal.Signals} else f"signal {number}"
-    return f"its process was killed by {name}"

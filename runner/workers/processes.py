@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from runner.workers.worker import load_message
 
 START_SECONDS = 30.0
 """How long an engine may take to import and warm up."""
+LOOK_OUT_SECONDS = 80e-6
+"""How long to look for an answer before sleeping until it comes: about what being woken takes."""
 MODULES_PER_WORKER = 64
 """How many modules a worker keeps loaded; the one unused longest is dropped."""
 
@@ -53,6 +56,7 @@ class Worker:
         self._poller.register(sock, select.POLLIN)
         self._pidfd = os.pidfd_open(pid)
         self._status: int | None = None
+        self._skip = self._in_vain = 0
         self._loaded: OrderedDict[str, int] = OrderedDict()
         self._numbers = 0
 
@@ -76,6 +80,21 @@ class Worker:
     def is_quiet(self) -> bool:
         """Whether it is alive and says nothing, as a worker must that has nothing to do."""
         return not self._poller.poll(0)
+
+    def look_out(self) -> None:
+        """Wait a moment for its answer without going to sleep: to be woken takes as long as a small
+        invocation. It helps while a core is free for each of the two, so what was in vain is tried less
+        and less."""
+        if self._skip:
+            self._skip -= 1
+            return
+        look, now = self._poller.poll, time.monotonic
+        until = now() + LOOK_OUT_SECONDS
+        while not look(0):
+            if now() > until:
+                self._skip = self._in_vain = min(2 * self._in_vain + 1, 63)
+                return
+        self._in_vain = 0
 
     def kill(self) -> None:
         """End the process, without waiting for it; it may be dead already."""
@@ -220,3 +239,17 @@ class Zygote:
             self._control.close()
             if self._process.stderr is not None:
                 self._process.stderr.close()
+
+
+def ended_by_alarm(status: int) -> bool:
+    """Whether the worker's own timer ended it, which is set for each invocation."""
+    return os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
+
+
+def describe_end(status: int) -> str:
+    """How a worker ended, from its wait status, for a sentence that begins with what it cost."""
+    if not os.WIFSIGNALED(status):
+        return f"its process ended with exit status {os.WEXITSTATUS(status)}"
+    number = os.WTERMSIG(status)
+    name = signal.Signals(number).name if number in {each.value for each in signal.Signals} else f"signal {number}"
+    return f"its process was killed by {name}"
