@@ -40,7 +40,8 @@ constraints: $(READY) ## Pin the newest versions anew, for every Python from 3.1
 		--all-extras --group dev --no-header --no-annotate --no-emit-index-url --output-file constraints.txt
 
 bench: $(READY) ## Run the benchmarks
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+	$(BIN)/python benchmarks/invocations.py
+	$(BIN)/python benchmarks/startup.py
 
 clean: ## Remove what make made (not .runner/, where jobs keep their state)
 	rm -rf .venv .tools build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
