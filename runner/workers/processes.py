@@ -25,7 +25,8 @@ from runner.workers.worker import load_message
 START_SECONDS = 30.0
 """How long an engine may take to import and warm up."""
 LOOK_OUT_SECONDS = 150e-6
-"""How long to look for an answer before sleeping until it comes: about what waking a worker on another core takes, and a small invocation."""
+"""How long to look for an answer before sleeping until it comes: what it takes to wake a worker on
+another core, and a small invocation."""
 MODULES_PER_WORKER = 64
 """How many modules a worker keeps loaded; the one unused longest is dropped."""
 
