@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 from runner import wasm as wasm_modules
 from runner.automatic import AutoExecutor
@@ -100,9 +100,7 @@ class Runner:
         self._registry: FunctionRegistry | None = None
         self._builders: dict[str, Builder] = {}
         self.dispatcher = Dispatcher(
-            registry=cast(
-                FunctionRegistry, _LateRegistry(self)
-            ),  # opened with the first use: many commands never need it
+            open_registry=lambda: self.registry,
             executor_for=self.executor_for,
             moments=plugins,
             notify=notify,
@@ -353,16 +351,6 @@ class Runner:
             memory_peak_bytes=attempted.result.memory_peak_bytes if attempted else 0,
             error=error,
         )
-
-
-class _LateRegistry:
-    """Stands for the registry until it is needed."""
-
-    def __init__(self, runner: Runner) -> None:
-        self._runner = runner
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._runner.registry, name)
 
 
 def _no_modules(wasm_cid: str) -> bytes:

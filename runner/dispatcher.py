@@ -41,7 +41,8 @@ class Attempted:
 class Dispatcher:
     """Runs single invocations. Safe to use from several threads."""
 
-    registry: FunctionRegistry
+    open_registry: Callable[[], FunctionRegistry]
+    """The registry that keeps logs; asked for with the first line there is."""
     executor_for: Callable[[Function], FunctionExecutor]
     moments: Moments
     notify: Callable[[str], None]
@@ -84,7 +85,7 @@ class Dispatcher:
 
     def _keep_logs(self, function: Function, context: InvocationContext, result: InvocationResult) -> None:
         try:
-            self.registry.add_logs(function, context.request_id, result.logs)
+            self.open_registry().add_logs(function, context.request_id, result.logs)
         except StoreError as error:
             # The work is done and its result is in hand: losing it over its log would be worse.
             self.notify(f"the log lines of {function.name} could not be kept: {error}")

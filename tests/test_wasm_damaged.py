@@ -173,7 +173,7 @@ def test_a_huge_count_costs_nothing(id: int) -> None:
     before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     with pytest.raises(InvalidModule):
         inspect(HEADER + section(id, HUGE + b"\0"))
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 10  # counting to 2 ** 32 takes minutes
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000  # KiB
 
 

@@ -241,7 +241,7 @@ def test_closing_early_stops_what_runs(pair: WorkerExecutor) -> None:
     started = time.monotonic()
     stream.close()  # type: ignore[attr-defined]
     assert outputs(pair, [say(3)] * 3) == [b"3"] * 3
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 5  # the loops' own deadline is later
 
 
 def test_a_consumer_that_raises_leaves_the_workers_well(pair: WorkerExecutor) -> None:
