@@ -10,15 +10,16 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner import wasm as wasm_modules
 from runner.automatic import AutoExecutor
-from runner.config import Config, FunctionConfig, load
+from runner.config import Config, FunctionConfig
 from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Host
 from runner.dispatcher import Attempted, Dispatcher
 from runner.errors import (
@@ -33,8 +34,14 @@ from runner.errors import (
 )
 from runner.files import read_file, write_whole
 from runner.jobskeys import AUTO_EXECUTOR
+from runner.loading import load
 from runner.models import Function, InvocationContext, InvocationResult
 from runner.plugins import Plugins
+
+if TYPE_CHECKING:
+    from runner.run_store import RunStore
+    from runner.runs import Enqueued
+    from runner.triggers import Trigger, TriggerSource
 
 PREFERRED_EXECUTORS = ("wasmer", "wasmtime")
 """The order in which `executor: auto` looks for one that is available; others follow by name."""
@@ -99,6 +106,7 @@ class Runner:
         self._executors: list[tuple[str, Any, FunctionExecutor]] = []
         self._registry: FunctionRegistry | None = None
         self._builders: dict[str, Builder] = {}
+        self._sources: dict[str, TriggerSource] = {}
         self.dispatcher = Dispatcher(
             open_registry=lambda: self.registry,
             executor_for=self.executor_for,
@@ -279,6 +287,40 @@ class Runner:
         changed = before is None or before.id != function.id
         return Registered(function=function, changed=changed, previous=previous)
 
+    # Queue and triggers
+
+    @property
+    def store(self) -> RunStore:
+        """The durable queue of the registry backend. Raises NotAvailable for one that keeps none."""
+        return self.registry.run_store()
+
+    def trigger_source(self, kind: str) -> TriggerSource:
+        """The source of one kind of trigger, made at its first use; whoever starts it stops it."""
+        with self._lock:
+            if kind not in self._sources:
+                provider = self.plugins.catalogue.get("triggers", kind)
+                self._sources[kind] = provider.create(None, self._host(_no_modules))
+            return self._sources[kind]
+
+    def triggers(self) -> list[Trigger]:
+        """Every trigger of jobs.yaml. Raises UsageError for two of one job that mean the same."""
+        from runner.admission import triggers_of  # many commands never need a queue
+
+        return triggers_of(self.config, self.trigger_source)
+
+    def enqueue(self, job: str, payloads: Sequence[bytes] = (b"",), **facts: Any) -> list[Enqueued]:
+        """Accept a run of the job for each payload, all or none: on return they are on the disk.
+
+        The function is registered first if it changed. `facts` are the keyword arguments of
+        `admission.new_run`: run_at, queue, priority, unique_key, on_conflict, trigger_type, parent_id.
+        Raises UsageError, InputTooLarge, RunConflict, StoreError.
+        """
+        from runner.admission import new_run
+
+        configured = self.config.job(job)
+        run = new_run(configured, self.register(configured.run).function, **facts)
+        return self.store.enqueue([run._replace(payload=payload) for payload in payloads], now=_now())
+
     # Running
 
     def jobs_without_event(self) -> list[str]:
@@ -321,9 +363,7 @@ class Runner:
     def run_job(self, name: str, registered: Mapping[str, Function] | None = None) -> JobReport:
         """Run a job once, here and now, with its retries. Never raises for how the run ended: the
         report holds the error. The output file appears whole or not at all."""
-        job = self.config.jobs.get(name)
-        if job is None:
-            raise UsageError(f"no job {name!r} in {self.config.path.name}; there are {', '.join(self.config.jobs)}")
+        job = self.config.job(name)
         started = time.perf_counter()
         function = (registered or {}).get(job.run) or self.register(job.run).function
         attempted: Attempted | None = None
@@ -351,6 +391,10 @@ class Runner:
             memory_peak_bytes=attempted.result.memory_peak_bytes if attempted else 0,
             error=error,
         )
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
 
 
 def _no_modules(wasm_cid: str) -> bytes:

@@ -7,15 +7,18 @@ found and loaded is in runner.plugins.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from runner.config import Choice, TriggerConfig
 from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Provider
 from runner.jobskeys import AUTO_EXECUTOR
 from runner.kinds import INVALID, Reader, is_x
 from runner.schema import read_given
 from runner.yamlnodes import Entries, Node, Scalar, join
+
+if TYPE_CHECKING:
+    from runner.triggers import TriggerSource
 
 FIRST_PARTY: Mapping[str, Mapping[str, str]] = {
     "registry": {"sqlite": "runner_sqlite", "postgres": "runner_postgres"},
@@ -45,26 +48,7 @@ class Catalogue(Protocol):
     def builders(self) -> Mapping[str, Provider[Builder]]: ...
 
     @property
-    def triggers(self) -> Mapping[str, Provider[Any]]: ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
-    """A provider's name and its settings: an instance of the provider's class, None if it has none."""
-
-    name: str
-    settings: Any = None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TriggerConfig:
-    """What starts a job: a kind that a plugin provides, and its settings."""
-
-    kind: str
-    settings: Any
-    """An instance of the provider's settings class; None if it has none."""
-    line: int
-    """Where it stands in jobs.yaml."""
+    def triggers(self) -> Mapping[str, Provider[TriggerSource]]: ...
 
 
 class Lookup:

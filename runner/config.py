@@ -1,41 +1,40 @@
-"""The frozen configuration, and `load`, which makes it from jobs.yaml or raises every problem found.
+"""The frozen configuration: a whole jobs.yaml, valid, as everything else sees it.
 
-Which keys there are is declared in runner.jobskeys, what plugins provide is looked up in
-runner.catalogue. Here is what keys mean together. Nothing is started or changed by loading.
+How it is made from the file is in runner.loading. Nothing is started or changed by having one.
 """
 
 from __future__ import annotations
 
 import difflib
-import itertools
-import json
 import os
-import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from runner.catalogue import Catalogue, Choice, Lookup, TriggerConfig
-from runner.errors import ConfigError, FileUnavailable, NotAvailable, Problem
-from runner.jobskeys import AUTO_EXECUTOR, DEFAULT_REGISTRY, FileKeys, FunctionKeys, InputKeys, JobKeys, SecretKeys
-from runner.kinds import INVALID, MAX_PROBLEMS, PathKind, Reader, TooManyProblemsError, is_x
+from runner.errors import FileUnavailable, NotAvailable, UsageError
+from runner.jobskeys import RetentionKeys
 from runner.models import FunctionDefinition
-from runner.schema import Given, read_given
-from runner.yamlnodes import MAX_BYTES, Entries, Items, Node, Scalar, decode, join, parse, shorten
 
-__all__ = [
-    "Catalogue",
-    "Choice",
-    "Config",
-    "FunctionConfig",
-    "JobConfig",
-    "JobInput",
-    "SecretReference",
-    "TriggerConfig",
-    "load",
-]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choice:
+    """A provider's name and its settings: an instance of the provider's class, None if it has none."""
+
+    name: str
+    settings: Any = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TriggerConfig:
+    """What starts a job: a kind that a plugin provides, and its settings."""
+
+    kind: str
+    settings: Any
+    """An instance of the provider's settings class; None if it has none."""
+    line: int
+    """Where it stands in jobs.yaml."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,253 +133,20 @@ class Config:
     secrets: Mapping[str, SecretReference]
     functions: Mapping[str, FunctionConfig]
     jobs: Mapping[str, JobConfig]
+    queues: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """By queue, how many of its runs may be running at once."""
+    retention: RetentionKeys = field(default_factory=RetentionKeys)
 
     @property
     def folder(self) -> Path:
         """The folder of jobs.yaml, from which its relative paths are meant."""
         return self.path.parent
 
-
-def load(path: Path | str, catalogue: Catalogue) -> Config:
-    """Read and check a jobs.yaml.
-
-    Raises ConfigError with every problem (up to MAX_PROBLEMS), in the order of the file, and
-    FileUnavailable when it cannot be read. Providers are asked for nothing but their settings class; none is created.
-    """
-    path = Path(path)
-    reader = Reader(str(path))
-    config = None
-    try:
-        config = _Loader(path, catalogue, reader).load(_read(path))
-    except TooManyProblemsError:
-        message = f"more than {MAX_PROBLEMS:,} problems; looking for more was given up"
-        reader.problems[-1] = Problem(file=reader.file, line=0, column=0, where="", message=message)
-    problems = reader.finish()
-    if problems:
-        raise ConfigError(problems)
-    assert config is not None
-    return config
-
-
-def _read(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
-    except FileNotFoundError as error:
-        raise FileUnavailable(f"there is no {path}; `runner init` makes one, `--file` names another") from error
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise FileUnavailable(f"{path} cannot be read: {reason}") from error
-
-
-class _Loader:
-    """Makes the configuration of one file. Whatever is wrong goes to the reader and loading goes on,
-    so that the result may only be used when the reader has no problem."""
-
-    def __init__(self, path: Path, catalogue: Catalogue, reader: Reader) -> None:
-        self._path, self._reader = path.absolute(), reader
-        self._lookup = Lookup(catalogue, reader)
-        self._default_executor: Any = INVALID
-        reader.customs = {
-            "file": self._existing_file,
-            "executor": self._executor,
-            "registry": self._lookup.registry,
-            "trigger": self._lookup.trigger,
-            "steps": self._lookup.unprovided,
-            "batch": self._lookup.unprovided,
-            "secret": self._secret_keys,
-        }
-
-    def load(self, data: bytes) -> Config | None:
-        root = self._root(data)
-        if root is None:
-            return None
-        self._default_executor = self._read_default_executor(root)
-        file = read_given(self._reader, root, FileKeys, "")
-        namespace = file.values.get("namespace", "default")
-        registry = file.values.get("registry")
-        if "registry" not in file.keys:
-            registry = self._lookup.registry(Scalar(0, 0, DEFAULT_REGISTRY, True), "registry")
-        return Config(
-            path=self._path,
-            namespace=namespace,
-            registry=registry,
-            secrets=MappingProxyType(self._secrets(file)),
-            functions=MappingProxyType(self._functions(file, namespace)),
-            jobs=MappingProxyType(self._jobs(file)),
-        )
-
-    def _root(self, data: bytes) -> Node | None:
-        """The file's mapping; None after reporting that there is none."""
-        if len(data) > MAX_BYTES:
-            self._reader.report_at(0, 0, "", f"the file is larger than {MAX_BYTES:,} bytes, the most that is read")
-            return None
-        text = decode(data, self._reader.report_at)
-        if text is None:
-            return None
-        node = parse(text, self._reader.report_at)
-        if isinstance(node, Entries) or self._reader.problems:
-            return node if isinstance(node, Entries) else None
-        if node is None or (isinstance(node, Scalar) and node.value is None):
-            message = "the file is empty; begin with `version: 1`, or let `runner init` make one to start from"
-            self._reader.report_at(0, 0, "", message)
-        else:
-            self._reader.mismatch(node, "", "a mapping that begins with `version: 1`")
-        return None
-
-    def _read_default_executor(self, root: Node) -> Any:
-        """The Choice in `defaults`, wherever it stands in the file: a function's bare name means it."""
-        defaults = root.get("defaults") if isinstance(root, Entries) else None
-        node = defaults.get("executor") if isinstance(defaults, Entries) else None
-        return INVALID if node is None else self._lookup.executor(node, "defaults.executor")
-
-    def _executor(self, node: Node, where: str) -> Any:
-        default = self._default_executor
-        if isinstance(node, Scalar) and isinstance(default, Choice) and default.name == node.value:
-            return default
-        return self._lookup.executor(node, where)
-
-    def _existing_file(self, node: Node, where: str) -> Any:
-        """The absolute path of a regular file, or INVALID."""
-        path = PathKind().read(self._reader, node, where)
-        if path is INVALID:
-            return INVALID
-        target = self._path.parent / path
-        try:
-            if stat.S_ISREG(target.stat().st_mode):
-                return target
-            problem = "is not a file"
-        except FileNotFoundError:
-            problem = f"does not exist; {_near_file(target, path) or 'paths are meant from the folder of jobs.yaml'}"
-        except (OSError, UnicodeError) as error:
-            problem = f"cannot be read: {getattr(error, 'strerror', error)}"
-        return self._reader.report(node, where, f"{shorten(str(path))} {problem}")
-
-    def _secret_keys(self, node: Node, where: str) -> Any:
-        if not isinstance(node, Entries):
-            message = "a secret is a reference, never a value: write {env: VARIABLE} or {file: PATH}"
-            return self._reader.report(node, where, message)
-        given = read_given(self._reader, node, SecretKeys, where)
-        return given if given is INVALID else given.build()
-
-    def _secrets(self, file: Given) -> dict[str, SecretReference]:
-        lines = _lines(file, "secrets")
-        return {
-            name: SecretReference(
-                name=name,
-                env=keys.env,
-                file=None if keys.file is None else self._path.parent / keys.file,
-                place=f"{self._reader.file}:{lines[name]}",
-            )
-            for name, keys in file.values.get("secrets", {}).items()
-        }
-
-    def _functions(self, file: Given, namespace: str) -> dict[str, FunctionConfig]:
-        defaults = file.values.get("defaults")
-        known = _lines(file, "secrets")
-        if defaults is not None:
-            self._check_secrets(defaults, known)
-        lines, functions = _lines(file, "functions"), {}
-        for name, given in file.values.get("functions", {}).items():
-            self._check_secrets(given, known)
-            if "source" in given.values:
-                self._lookup.check_source(given.values["source"], given.nodes["source"], join(given.where, "source"))
-            keys = FunctionKeys(**(_merged(defaults.values, given.values) if defaults else given.values))
-            functions[name] = _function(name, namespace, keys, lines[name])
-        return functions
-
-    def _check_secrets(self, given: Given, known: Mapping[str, int]) -> None:
-        node = given.nodes.get("secrets")
-        for index, item in enumerate(node.items if isinstance(node, Items) else ()):
-            if isinstance(item, Scalar) and item.value in given.values["secrets"] and item.value not in known:
-                hint = self._reader.guess(item.value, known) or "; declare it under `secrets`"
-                place = f"{join(given.where, 'secrets')}[{index}]"
-                self._reader.report(item, place, f"no secret {item.value!r} is declared{hint}")
-
-    def _jobs(self, file: Given) -> dict[str, JobConfig]:
-        functions, lines, jobs = _lines(file, "functions"), _lines(file, "jobs"), {}
-        for name, given in file.values.get("jobs", {}).items():
-            run = given.values.get("run")
-            if run is None:
-                continue  # reported already: one of run, steps and batch is required, and only run is provided
-            if run not in functions:
-                given.report("run", f"no function {run!r} is declared{self._no_function(run, functions)}")
-            keys = given.build()
-            if keys is not INVALID:
-                jobs[name] = self._job(name, keys, lines[name])
-        return jobs
-
-    def _no_function(self, name: str, known: Mapping[str, int]) -> str:
-        if name.startswith("x-"):
-            return "; names that begin with x- are ignored"
-        return self._reader.guess(name, known) or "; declare it under `functions`"
-
-    def _job(self, name: str, keys: JobKeys, line: int) -> JobConfig:
-        return JobConfig(
-            name=name,
-            run=keys.run or "",
-            description=keys.description,
-            input=self._input(keys.input),
-            output=None if keys.output is None else self._path.parent / keys.output.path,
-            env_vars=MappingProxyType(dict(keys.env_vars)),
-            triggers=keys.triggers,
-            line=line,
-        )
-
-    def _input(self, keys: str | InputKeys | None) -> JobInput | None:
-        if keys is None:
-            return None
-        if isinstance(keys, str):
-            return JobInput(data=keys.encode())
-        if keys.path is not None:
-            return JobInput(path=self._path.parent / keys.path)
-        return JobInput(data=json.dumps(keys.json, separators=(",", ":"), ensure_ascii=False).encode())
-
-
-def _lines(file: Given, key: str) -> dict[str, int]:
-    """The line of every name that is declared under a top-level key, valid or not."""
-    node = file.nodes.get(key)
-    entries = node.entries if isinstance(node, Entries) else []
-    return {name.value: name.line for name, _ in entries if isinstance(name.value, str) and not is_x(name)}
-
-
-def _merged(defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    merged = {**defaults, **given}
-    if "env_vars" in defaults and "env_vars" in given:
-        merged["env_vars"] = {**defaults["env_vars"], **given["env_vars"]}
-    return merged
-
-
-def _function(name: str, namespace: str, keys: FunctionKeys, line: int) -> FunctionConfig:
-    executor = keys.executor if isinstance(keys.executor, Choice) else Choice(name=AUTO_EXECUTOR)
-    definition = FunctionDefinition(
-        name=name,
-        namespace=namespace,
-        memory_limit_mb=keys.memory_limit_mb,
-        timeout_seconds=keys.timeout_seconds,
-        is_public=keys.is_public,
-        retry_count=keys.retry_count,
-        retry_delay_seconds=keys.retry_delay_seconds,
-        dlq_topic=keys.dlq_topic,
-        env_vars=MappingProxyType(dict(keys.env_vars)),
-        executor=executor.name,
-        secrets=keys.secrets,
-    )
-    return FunctionConfig(
-        definition=definition,
-        wasm=keys.wasm,
-        source=keys.source,
-        executor=executor,
-        description=keys.description,
-        line=line,
-    )
-
-
-def _near_file(target: Path, path: Path) -> str:
-    """`did you mean ...?` for a file that is not there but whose neighbour may be meant."""
-    try:
-        names = [entry.name for entry in itertools.islice(target.parent.iterdir(), 500)]
-    except OSError:
-        return ""
-    close = difflib.get_close_matches(target.name, names, 1)
-    return f"did you mean {str(path.with_name(close[0]))!r}?" if close else ""
+    def job(self, name: str) -> JobConfig:
+        """The job. Raises UsageError with the nearest name, or all of them."""
+        job = self.jobs.get(name)
+        if job is None:
+            near = difflib.get_close_matches(name, self.jobs, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self.jobs) or 'none'}"
+            raise UsageError(f"no job {name!r} in {self.path.name}; {hint}")
+        return job

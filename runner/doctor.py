@@ -18,10 +18,11 @@ from pathlib import Path
 
 from runner import wasm
 from runner.app import PREFERRED_EXECUTORS, STATE_FOLDER, Runner
-from runner.config import Config, load
+from runner.config import Config
 from runner.contracts import FunctionExecutor, Host, Provider
 from runner.errors import ConfigError, NotAvailable, RunnerError
 from runner.jobskeys import AUTO_EXECUTOR
+from runner.loading import load
 from runner.models import Function, InvocationContext
 from runner.plugins import Plugins
 

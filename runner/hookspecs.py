@@ -7,12 +7,15 @@ data: an invocation itself is plain method calls. The reference in docs/ is gene
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Provider
 from runner.models import Function, InvocationContext, InvocationResult
+
+if TYPE_CHECKING:
+    from runner.triggers import TriggerSource  # many commands never need a queue
 
 PROJECT = "runner"
 """The entry point group and pluggy's project name."""
@@ -53,12 +56,13 @@ def runner_builders() -> Sequence[Provider[Builder]]:  # type: ignore[empty-body
 
 
 @hookspec
-def runner_triggers() -> Sequence[Provider[Any]]:  # type: ignore[empty-body]
+def runner_triggers() -> Sequence[Provider[TriggerSource]]:  # type: ignore[empty-body]
     """Triggers: the kinds that a job's `triggers:` in jobs.yaml can name (`- cron: {...}`).
 
     Called once, like runner_registries, and under the same rules. The provider's name is the key of
     the list item and its `settings` the keys under it: the loader checks, documents and builds them,
-    so that a job never starts with settings you have not accepted.
+    so that a job never starts with settings you have not accepted. `create` is given no settings: one
+    source serves all triggers of its kind (see runner.triggers).
     """
 
 

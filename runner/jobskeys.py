@@ -1,6 +1,6 @@
 """The keys of jobs.yaml, declared once: the loader, the JSON Schema and the reference are made from this.
 
-What a key's value means together with others, and what plugins provide, is in runner.config. The
+What a key's value means together with others, and what plugins provide, is in runner.loading. The
 docstrings and `doc` texts here are what docs/jobs-yaml.md shows.
 """
 
@@ -232,6 +232,32 @@ class JobKeys:
 
 
 @dataclass(frozen=True, kw_only=True)
+class QueueKeys:
+    """A queue of runs. One that is not declared has no limit."""
+
+    concurrency: int = field(
+        metadata=_doc(
+            "How many of its runs may be running at once, over all daemons of the store.",
+            minimum=1,
+            maximum=1_000_000,
+            called=("limit", "workers", "max_parallel"),
+            example="1",
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetentionKeys:
+    """How many days finished things are kept, counted from when they finished."""
+
+    runs_days: float = field(
+        default=30, metadata=_doc("Succeeded and cancelled runs, slots, and messages of topics.", above=0)
+    )
+    failed_days: float = field(default=90, metadata=_doc("Failed and dead runs, with their dead letters.", above=0))
+    logs_days: float = field(default=14, metadata=_doc("Log lines of any run.", above=0))
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileKeys:
     """The file as a whole."""
 
@@ -251,6 +277,13 @@ class FileKeys:
     )
     secrets: Mapping[Named, Annotated[Any, Custom("secret", "a mapping")]] = field(
         default_factory=dict, metadata=_doc("Secrets by name: where each one's value comes from.")
+    )
+    queues: Mapping[Named, QueueKeys] = field(
+        default_factory=dict,
+        metadata=_doc("Limits of queues by name.", called=("queue",), example="{heavy: {concurrency: 1}}"),
+    )
+    retention: RetentionKeys = field(
+        default_factory=RetentionKeys, metadata=_doc("How long what is finished is kept.", example="{runs_days: 7}")
     )
     functions: Mapping[Named, Annotated[FunctionKeys, Partial()]] = field(
         default_factory=dict, metadata=_doc("Functions by name.", called=("function",))

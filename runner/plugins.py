@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
@@ -20,6 +20,9 @@ from runner import entry_points, hookspecs
 from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Provider
 from runner.errors import PluginUnavailable
 from runner.models import Function, InvocationContext, InvocationResult
+
+if TYPE_CHECKING:
+    from runner.triggers import TriggerSource
 
 OWN_DISTRIBUTION = "runner"
 """The distribution whose plugins always load, and first."""
@@ -118,7 +121,7 @@ class Providers:
         return self.of("builders")
 
     @property
-    def triggers(self) -> Mapping[str, Provider[Any]]:
+    def triggers(self) -> Mapping[str, Provider[TriggerSource]]:
         """The kinds that `triggers:` can name."""
         return self.of("triggers")
 

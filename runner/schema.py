@@ -2,7 +2,7 @@
 
 A dataclass is the whole declaration: annotations give the kinds, `field(metadata=...)` the rules and
 documents. runner.jsonschema and runner.reference describe the same classes. Which keys jobs.yaml has
-is in runner.jobskeys; what they mean together is checked in runner.config.
+is in runner.jobskeys; what they mean together is checked in runner.loading.
 """
 
 from __future__ import annotations

@@ -14,9 +14,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runner.config import Config, JobInput, load
+from runner.config import Config, JobInput
 from runner.errors import ConfigError, FileUnavailable, NotAvailable, Problem, UsageError
 from runner.jobskeys import FileKeys, FunctionKeys, JobKeys
+from runner.loading import load
 from runner.schema import model_of
 from runner.yamlnodes import MAX_BYTES
 from tests.jobs_yaml_cases import (

@@ -87,11 +87,11 @@ HEAVY = {
         ("runner", {"click", "pluggy", "yaml", "runner.models"}),
         ("runner.models", {"click", "pluggy", "yaml", "runner.contracts"}),
         ("runner.contracts", {"click", "pluggy", "yaml"}),
-        ("runner.plugins", {"click", "yaml", "runner.config", "importlib.metadata"}),
-        ("runner.config", {"click", "runner.workers"}),
+        ("runner.plugins", {"click", "yaml", "runner.loading", "importlib.metadata"}),
+        ("runner.loading", {"click", "runner.workers"}),
         ("runner.workers.zygote", {"click", "pluggy", "yaml", "runner.contracts"}),
         ("runner.app", {"click"}),
-        ("runner.cli.main", {"yaml", "pluggy", "runner.app", "runner.config", "runner.plugins", "importlib.metadata"}),
+        ("runner.cli.main", {"yaml", "pluggy", "runner.app", "runner.loading", "runner.plugins", "importlib.metadata"}),
     ],
 )
 def test_importing_pulls_in_nothing_heavy(module: str, also: set[str]) -> None:

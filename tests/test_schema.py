@@ -12,11 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
-from runner.config import load
 from runner.errors import ConfigError, UsageError
 from runner.jobskeys import DefaultsKeys, FileKeys, FunctionKeys, InputKeys, JobKeys, OutputKeys, SecretKeys
 from runner.jsonschema import json_schema, settings_schema
 from runner.kinds import INVALID, CustomKind, Kind, Reader, Rule
+from runner.loading import load
 from runner.reference import EXAMPLE
 from runner.schema import check_settings, model_of, parts, read_given
 from runner.yamlnodes import Entries, Items, Node, Scalar, parse

@@ -41,7 +41,7 @@ def validate(project: Project, path: Path | None, as_json: bool) -> int:
 
 
 def _problems(project: Project) -> tuple[Problem, ...]:
-    from runner.config import load
+    from runner.loading import load
     from runner.modules import module_problems
 
     try:
