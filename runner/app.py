@@ -11,7 +11,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -37,6 +36,7 @@ from runner.jobskeys import AUTO_EXECUTOR
 from runner.loading import load
 from runner.models import Function, InvocationContext, InvocationResult
 from runner.plugins import Plugins
+from runner.reports import JobReport, Registered
 
 if TYPE_CHECKING:
     from runner.run_store import RunStore
@@ -46,39 +46,6 @@ if TYPE_CHECKING:
 PREFERRED_EXECUTORS = ("wasmer", "wasmtime")
 """The order in which `executor: auto` looks for one that is available; others follow by name."""
 STATE_FOLDER = ".runner"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Registered:
-    """What registering one function of jobs.yaml did."""
-
-    function: Function
-    changed: bool
-    """Whether a new version was made."""
-    previous: Function | None
-    """The version that was the newest before, if there was one."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JobReport:
-    """How one run of a job ended."""
-
-    job: str
-    status: str
-    """`succeeded` or `failed`; of several jobs also `skipped` and `cancelled`."""
-    duration_ms: float
-    """Wall-clock time from reading the input to the written output."""
-    attempts: int
-    function: str
-    version: int
-    output_bytes: int = 0
-    output_path: Path | None = None
-    output: bytes | None = field(default=None, repr=False)
-    """The output itself, for a job that names no output file."""
-    memory_peak_bytes: int = 0
-    error: RunnerError | None = None
-    reason: str = ""
-    """Why there was no whole run, of one that is `skipped` or `cancelled`."""
 
 
 def _say(message: str) -> None:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runner.app import JobReport, Registered, Runner
+from runner.app import Runner
 from runner.errors import UsageError
 from runner.models import Function
+from runner.reports import JobReport, Registered
 
 
 def choose_jobs(runner: Runner, names: Iterable[str]) -> list[str]:

@@ -10,8 +10,8 @@ from types import TracebackType
 
 import click
 
-from runner.app import JobReport
 from runner.cli import console
+from runner.reports import JobReport
 
 REDRAW_SECONDS = 0.1
 _CLEAR = "\r\x1b[2K"

@@ -15,8 +15,8 @@ from runner.cli.groups import ProjectCommand, json_option
 from runner.cli.project import Project, pass_project
 
 if TYPE_CHECKING:
-    from runner.app import JobReport
     from runner.cli.progress import Progress
+    from runner.reports import JobReport
 
 INTERRUPTED = 130
 
