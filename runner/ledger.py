@@ -105,6 +105,7 @@ class RunFilter:
 
     namespace: str | None = None
     job: str | None = None
+    function: str | None = None
     statuses: frozenset[RunStatus] | None = None
     trigger: str | None = None
     queue: str | None = None
@@ -121,6 +122,14 @@ class RunLog(NamedTuple):
     attempt: int
     number: int
     entry: LogEntry
+
+
+class LogPage(NamedTuple):
+    """Log lines of several runs, in the order in which they were stored."""
+
+    lines: list[RunLog]
+    after: int
+    """The place from which to go on; good for as long as the store lives."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,6 +15,7 @@ from runner.ledger import (
     Attempt,
     DeadLetter,
     Depth,
+    LogPage,
     RecordedSlot,
     Retention,
     Run,
@@ -177,6 +178,12 @@ class RunStore(ABC):
     @abstractmethod
     def logs(self, run_id: int, *, after: tuple[int, int] = (0, 0), limit: int = 1000) -> list[RunLog]:
         """Log lines of all its attempts in order, those after an (attempt, number). Raises RunNotFound."""
+
+    @abstractmethod
+    def tail(self, filter: RunFilter, *, after: int | None = None, limit: int = 1000) -> LogPage:
+        """Log lines of all runs that pass the filter, in the order in which they were stored: the newest,
+        or with `after`, the place that an earlier page named, the first that came behind it. Wait for
+        `changes` and ask again with the page's `after` to follow them live."""
 
     @abstractmethod
     def why(self, run_id: int, *, now: datetime) -> Why:

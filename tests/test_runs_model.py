@@ -218,6 +218,7 @@ class BothStores(RuleBasedStateMachine):
             self.both(lambda store, run_id=run_id: store.logs(run_id))  # type: ignore[misc]
             self.both(lambda store, run_id=run_id: store.why(run_id, now=self.now).children)  # type: ignore[misc]
         self.both(lambda store: store.dead_letters())
+        self.both(lambda store: store.tail(RunFilter(job="clean")).lines)
         self.both(lambda store: [message[1:] for message in store.read_topic("dead")])
         self.both(lambda store: store.next_due("shop"))
         self.both(lambda store: store.counters())

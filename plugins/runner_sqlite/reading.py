@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from runner.errors import RunNotFound
-from runner.ledger import Attempt, AttemptStatus, Depth, Run, RunFilter, RunLog, Why
+from runner.ledger import Attempt, AttemptStatus, Depth, LogPage, Run, RunFilter, RunLog, Why
 from runner.models import LogEntry, LogLevel, TriggerType
 from runner.runs import LIVE, RunStatus
 from runner_sqlite import dead_letters, slots
@@ -71,12 +71,7 @@ def page(connection: sqlite3.Connection, filter: RunFilter, before: int | None, 
         source, first = _LIVE, "q"
     elif statuses is not None and not statuses & LIVE:
         source, first = _ENDED, "o"
-    conditions: list[str] = []
-    values: list[Any] = []
-    for condition, wanted in _conditions(filter, before, first):
-        conditions.append(condition)
-        values += wanted
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    where, values = _where(_conditions(filter, before, first))
     rows = connection.execute(f"{source} {where} ORDER BY {first}.run_id DESC LIMIT ?", (*values, max(limit, 0)))
     return [_run(row) for row in rows]
 
@@ -125,6 +120,27 @@ def logs(connection: sqlite3.Connection, run_id: int, after: tuple[int, int], li
     ]
 
 
+def tail(connection: sqlite3.Connection, filter: RunFilter, after: int | None, limit: int) -> LogPage:
+    """See RunStore.tail."""
+    where, values = _where([*_conditions(filter, None, "r"), ("l.line_id > ?", (after or 0,))])
+    rows = connection.execute(
+        "SELECT l.line_id, l.run_id, l.attempt, l.number, l.level, l.message, l.timestamp "
+        "FROM run_logs l CROSS JOIN runs r USING (run_id) LEFT JOIN outcomes o USING (run_id) "
+        f"LEFT JOIN queue q USING (run_id) {where} ORDER BY l.line_id {'DESC' if after is None else ''} LIMIT ?",
+        (*values, max(limit, 0)),
+    ).fetchall()
+    lines = [
+        RunLog(run_id, attempt, number, LogEntry(LogLevel(level), message, timestamp))
+        for _, run_id, attempt, number, level, message, timestamp in rows
+    ]
+    if after is None:
+        lines.reverse()
+    elif len(rows) == limit:
+        return LogPage(lines, rows[-1][0] if rows else after)
+    (newest,) = connection.execute("SELECT COALESCE(MAX(line_id), 0) FROM run_logs").fetchone()
+    return LogPage(lines, max(newest, after or 0))
+
+
 def why(connection: sqlite3.Connection, run_id: int, now: int) -> Why:
     """See RunStore.why."""
     whole = run(connection, run_id)
@@ -157,8 +173,15 @@ def depth(connection: sqlite3.Connection, namespace: str | None, now: int) -> De
     return Depth(ready=ready, waiting=waiting, running=running, dead_letters=letters, oldest_ready_at=or_none(oldest))
 
 
+def _where(conditions: Iterable[tuple[str, Sequence[Any]]]) -> tuple[str, list[Any]]:
+    """A WHERE that asks for all of these, and its values."""
+    given = list(conditions)
+    where = f"WHERE {' AND '.join(condition for condition, _ in given)}" if given else ""
+    return where, [value for _, wanted in given for value in wanted]
+
+
 def _conditions(filter: RunFilter, before: int | None, first: str) -> Iterator[tuple[str, Sequence[Any]]]:
-    for name in ("namespace", "job", "trigger", "queue", "parent_id"):
+    for name in ("namespace", "job", "function", "trigger", "queue", "parent_id"):
         wanted = getattr(filter, name)
         if wanted is not None:
             yield f"r.{name} = ?", (wanted,)

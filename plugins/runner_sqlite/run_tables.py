@@ -120,7 +120,7 @@ STATEMENTS = (
     """,
     """
     CREATE TABLE run_logs (
-        line_id INTEGER PRIMARY KEY,
+        line_id INTEGER PRIMARY KEY AUTOINCREMENT,
         run_id INTEGER NOT NULL,
         attempt INTEGER NOT NULL,
         number INTEGER NOT NULL,

@@ -13,6 +13,7 @@ from runner.ledger import (
     Attempt,
     DeadLetter,
     Depth,
+    LogPage,
     RecordedSlot,
     Retention,
     Run,
@@ -168,6 +169,10 @@ class SqliteRunStore(RunStore):
     def logs(self, run_id: int, *, after: tuple[int, int] = (0, 0), limit: int = 1000) -> list[RunLog]:
         """See RunStore.logs."""
         return self._look(lambda connection: reading.logs(connection, run_id, after, limit))
+
+    def tail(self, filter: RunFilter, *, after: int | None = None, limit: int = 1000) -> LogPage:
+        """See RunStore.tail."""
+        return self._look(lambda connection: reading.tail(connection, filter, after, limit))
 
     def why(self, run_id: int, *, now: datetime) -> Why:
         """See RunStore.why."""

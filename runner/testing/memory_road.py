@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections import Counter
@@ -49,6 +50,7 @@ class MemoryRoad(RunStore):
         self._followers: tuple[Follower, ...] = ()
         self._counters = {"late_results_refused": 0, "leases_taken_over": 0}
         self._newest = self._claims = self._told = 0
+        self._places = itertools.count(1)
         self._waiters: list[PipeChanges] = []
 
     @contextmanager
@@ -162,7 +164,7 @@ class MemoryRoad(RunStore):
             return None
         if isinstance(outcome, Released):
             return self._release(kept, outcome, now)
-        kept.keep_logs(list(outcome.logs))
+        kept.keep_logs(list(outcome.logs), self._places)
         kept.duration_ms, kept.memory_peak_bytes = outcome.duration_ms, outcome.memory_peak_bytes
         if isinstance(outcome, Succeeded):
             kept.output, kept.progress, kept.lost_in_a_row = bytes(outcome.output), 100, 0
@@ -276,7 +278,7 @@ class MemoryRoad(RunStore):
         with self._change():
             kept = self._ours(run_id, token)
             if kept is not None:
-                kept.keep_logs(list(entries))
+                kept.keep_logs(list(entries), self._places)
 
     def take_back(self, owner: str, reason: str, *, now: datetime) -> int:
         """See RunStore.take_back."""

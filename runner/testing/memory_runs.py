@@ -12,6 +12,7 @@ from runner.ledger import (
     Attempt,
     DeadLetter,
     Depth,
+    LogPage,
     RecordedSlot,
     Retention,
     Run,
@@ -123,8 +124,20 @@ class MemoryRunStore(MemoryRoad):
     def logs(self, run_id: int, *, after: tuple[int, int] = (0, 0), limit: int = 1000) -> list[RunLog]:
         """See RunStore.logs."""
         with self._lock:
-            lines = [line for line in self._get(run_id).logs if (line.attempt, line.number) > after]
+            lines = [line for line in self._get(run_id).logs.values() if (line.attempt, line.number) > after]
         return lines[: max(limit, 0)]
+
+    def tail(self, filter: RunFilter, *, after: int | None = None, limit: int = 1000) -> LogPage:
+        """See RunStore.tail."""
+        limit = max(limit, 0)
+        with self._lock:
+            of_all = sorted(place for kept in self._runs.values() for place in kept.logs)
+            lines = {place: line for k in self._runs.values() if passes(k, filter) for place, line in k.logs.items()}
+        found = [place for place in sorted(lines) if place > (after or 0)]
+        chosen = found[len(found) - limit if limit < len(found) else 0 :] if after is None else found[:limit]
+        if after is None or len(chosen) < limit:
+            return LogPage([lines[place] for place in chosen], max([after or 0, *of_all[-1:]]))
+        return LogPage([lines[place] for place in chosen], chosen[-1] if chosen else after)
 
     def why(self, run_id: int, *, now: datetime) -> Why:
         """See RunStore.why."""
@@ -289,7 +302,7 @@ class MemoryRunStore(MemoryRoad):
         with self._change():
             for kept in list(self._runs.values()):
                 oldest = failed if kept.status in (RunStatus.FAILED, RunStatus.DEAD) else runs
-                kept.logs = [line for line in kept.logs if line.entry.timestamp >= logs]
+                kept.logs = {place: line for place, line in kept.logs.items() if line.entry.timestamp >= logs}
                 if kept.finished_at is not None and kept.finished_at < oldest and kept.run_id != self._newest:
                     del self._runs[kept.run_id]
                     self._letters.pop(kept.run_id, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -36,7 +36,8 @@ class Kept:
     progress: int = 0
     cancel_reason: str | None = None
     tried: list[Attempt] = field(default_factory=list)
-    logs: list[RunLog] = field(default_factory=list)
+    logs: dict[int, RunLog] = field(default_factory=dict)
+    """By their places among the lines of all runs."""
     finished_at: datetime | None = None
     error_class: str | None = None
     message: str | None = None
@@ -107,14 +108,14 @@ class Kept:
         self.started_at = latest.started_at if latest else None
         self.owner = latest.owner if latest else None
 
-    def keep_logs(self, entries: list[LogEntry]) -> None:
+    def keep_logs(self, entries: list[LogEntry], places: Iterator[int]) -> None:
         """Append lines to the latest attempt's, up to the limit."""
-        last = sum(line.attempt == self.attempts for line in self.logs)
+        last = sum(line.attempt == self.attempts for line in self.logs.values())
         for number, entry in enumerate(entries, last + 1):
             if number > MAX_LOG_LINES:
                 return
             message = "(the rest was left out)" if number == MAX_LOG_LINES else cut(entry.message)
-            self.logs.append(RunLog(self.run_id, self.attempts, number, entry._replace(message=message)))
+            self.logs[next(places)] = RunLog(self.run_id, self.attempts, number, entry._replace(message=message))
 
 
 def cut(text: str) -> str:
@@ -125,7 +126,7 @@ def cut(text: str) -> str:
 def passes(kept: Kept, filter: RunFilter) -> bool:
     """Whether a run is one of those asked for."""
     new = kept.new
-    for name in ("namespace", "job", "trigger", "queue", "parent_id"):
+    for name in ("namespace", "job", "function", "trigger", "queue", "parent_id"):
         wanted = getattr(filter, name)
         if wanted is not None and wanted != getattr(new, name):
             return False

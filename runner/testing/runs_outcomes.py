@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runner.ledger import AttemptStatus
+from runner.ledger import AttemptStatus, Retention, RunFilter
 from runner.models import LogEntry, LogLevel
 from runner.run_store import RunStore
 from runner.runs import (
@@ -208,6 +209,42 @@ class OutcomesSuite(Bench):
         assert len(logs[0].entry.message) == MAX_MESSAGE_CHARACTERS
         assert "left out" in logs[-1].entry.message
         assert logs[-2].entry.message == "y"
+
+    def test_logs_of_many_runs(self, store: RunStore) -> None:
+        clean, other, foreign = new(), new("other", function="send"), new(namespace="foreign")
+        first, _, last, _ = self.enqueue(store, clean, other, clean, foreign)
+        for n, claim in enumerate([*self.claim(store), *self.claim(store, namespace="foreign")]):
+            lines = [LogEntry(LogLevel.INFO, f"{claim.job} {number}", -n) for number in range(2)]
+            store.add_logs(claim.run_id, claim.token, lines)
+
+        def messages(after: int | None = None, limit: int = 9, **wanted: Any) -> list[str]:
+            page = store.tail(RunFilter(namespace="shop", **wanted), after=after, limit=limit)
+            return [line.entry.message for line in page.lines]
+
+        assert messages() == ["clean 0", "clean 1", "other 0", "other 1", "clean 0", "clean 1"]
+        assert messages(limit=3) == ["other 1", "clean 0", "clean 1"]
+        assert messages(limit=0) == []
+        assert messages(job="other") == messages(function="send") == ["other 0", "other 1"]
+        assert messages(statuses=frozenset({RunStatus.SUCCEEDED})) == []
+        page = store.tail(RunFilter(job="clean"), after=0, limit=3)
+        assert [line[:3] for line in page.lines] == [(first, 1, 1), (first, 1, 2), (last, 1, 1)]
+        assert messages(page.after) == ["clean 1"]
+
+    def test_logs_are_followed_from_where_they_ended(self, store: RunStore) -> None:
+        (run_id,) = self.enqueue(store, new())
+        claim = self.claim_one(store)
+        seen: list[str] = []
+        after = store.tail(RunFilter(job="clean")).after
+        for n in range(3):
+            store.add_logs(*claim[:2], [LogEntry(LogLevel.INFO, str(n), START.timestamp())])
+            page = store.tail(RunFilter(job="clean"), after=after)
+            seen += [line.entry.message for line in page.lines]
+            after = page.after
+            while store.prune(Retention(logs_days=1), now=at(2 * 86_400)):
+                pass
+            assert store.logs(run_id) == []
+            assert store.tail(RunFilter(job="clean"), after=after) == ([], after)
+        assert seen == ["0", "1", "2"]
 
     # Cancelling
 
