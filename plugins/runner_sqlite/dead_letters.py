@@ -154,13 +154,15 @@ def _choose(
     free = (
         "AND (unique_key IS NULL OR NOT EXISTS (SELECT 1 FROM queue WHERE live_key = namespace || '/' || unique_key))"
     )
-    wanted = {"namespace": namespace, "job": job, "ids": None if ids is None else json.dumps(list(ids))}
+    source, wanted = "dead_letters", {"namespace": namespace, "job": job, "limit": max(limit, 0)}
+    if ids is not None:
+        source = "(SELECT DISTINCT value AS run_id FROM json_each(:ids)) CROSS JOIN dead_letters USING (run_id)"
+        wanted["ids"] = json.dumps(list(ids))
     rows = connection.execute(
-        "SELECT run_id FROM dead_letters CROSS JOIN runs USING (run_id) "
+        f"SELECT run_id FROM {source} CROSS JOIN runs USING (run_id) "
         "WHERE (:namespace IS NULL OR namespace = :namespace) AND (:job IS NULL OR job = :job) "
-        "AND (:ids IS NULL OR run_id IN (SELECT value FROM json_each(:ids))) "
         f"{free if movable else ''} ORDER BY run_id LIMIT :limit",
-        {**wanted, "limit": max(limit, 0)},
+        wanted,
     )
     return [run_id for (run_id,) in rows]
 
