@@ -10,6 +10,7 @@
     │   │   ├── UnknownImport      an import no host function answers
     │   │   └── CompileTimedOut    the compiler passed its deadline
     │   ├── InputTooLarge
+    │   ├── LookupFailed           a `${{ }}` of jobs.yaml that finds nothing
     │   ├── RunNotFound
     │   └── RunConflict            a live run has the same unique key
     ├── BuildError                 a source file does not compile                     exit 1
@@ -148,6 +149,10 @@ class InputTooLarge(InvalidInput):
     def __init__(self, size_bytes: int, limit_bytes: int) -> None:
         self.size_bytes, self.limit_bytes = size_bytes, limit_bytes
         super().__init__(f"the input has {size_bytes:,} bytes; an invocation takes at most {limit_bytes:,}")
+
+
+class LookupFailed(InvalidInput):
+    """A `${{ }}` of a pipeline finds nothing, or not what its place needs; the message says which and why."""
 
 
 class RunNotFound(InvalidInput):
