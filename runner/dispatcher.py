@@ -73,15 +73,27 @@ class Dispatcher:
 
     def attempt(self, function: Function, input: bytes, context: InvocationContext) -> InvocationResult:
         """One attempt, its logs kept."""
+        result = self.try_once(self.executor_for(function), function, input, context)
+        if result.logs:
+            self._keep_logs(function, context, result)
+        return result
+
+    def try_once(
+        self, executor: FunctionExecutor, function: Function, input: bytes, context: InvocationContext
+    ) -> InvocationResult:
+        """One attempt between its life-cycle hooks; its logs are the caller's business."""
         moments = self.moments
         if moments.before_invocation is not None:
             moments.before_invocation(function, context)
-        result = self.executor_for(function).invoke(function, input, context)
-        if result.logs:
-            self._keep_logs(function, context, result)
+        result = executor.invoke(function, input, context)
         if moments.after_invocation is not None:
             moments.after_invocation(function, context, result)
         return result
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether a plugin listens to single invocations."""
+        return self.moments.before_invocation is not None or self.moments.after_invocation is not None
 
     def _keep_logs(self, function: Function, context: InvocationContext, result: InvocationResult) -> None:
         try:

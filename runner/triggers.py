@@ -8,7 +8,7 @@ gives it the triggers of that kind and an Intake, through which everything it st
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -80,6 +80,10 @@ class TriggerSource(ABC):
     def schedule(self, settings: Any) -> Schedule | None:  # noqa: ARG002
         """The due times that these settings mean; None for what is no time trigger."""
         return None
+
+    def limits(self, triggers: Sequence[Trigger]) -> Mapping[str, int]:  # noqa: ARG002
+        """Queues of its own, by name, with how many of their runs may be running at once."""
+        return {}
 
     @abstractmethod
     def start(self, triggers: Sequence[Trigger], intake: Intake) -> None:

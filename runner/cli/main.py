@@ -33,6 +33,8 @@ COMMANDS = {
     "validate": Lazy("runner.cli.validate", "validate", "Check jobs.yaml and the modules it names."),
     "run": Lazy("runner.cli.run", "run", "Run jobs, once and here."),
     "invoke": Lazy("runner.cli.invoke", "invoke", "Call one function."),
+    "serve": Lazy("runner.cli.serve", "serve", "Serve the jobs: fire triggers and carry out queued runs, until told to end."),
+    "status": Lazy("runner.cli.status", "status", "Tell which daemons serve, what they are at, and how much waits."),
     "functions": Lazy("runner.cli.functions", "functions", "The functions in the registry."),
     "logs": Lazy("runner.cli.logs", "logs", "Show what a function has logged."),
     "plugins": Lazy("runner.cli.plugins", "plugins", "The plugins that are installed."),

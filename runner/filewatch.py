@@ -1,0 +1,36 @@
+"""Tells when one file was written or put in its place anew, by inotify(7): nobody polls.
+
+Where the kernel does not tell (some network file systems), SIGHUP remains.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+
+from inotify_simple import INotify, flags
+
+
+class FileWatch:
+    """Watches the folder of a file, since editors and deployments replace files by renaming."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = path.name
+        self._inotify = INotify(nonblocking=True)
+        self._inotify.add_watch(str(path.parent), flags.CLOSE_WRITE | flags.MOVED_TO)
+
+    def fileno(self) -> int:
+        """Readable when something happened in the folder."""
+        return int(self._inotify.fileno())
+
+    def changed(self) -> bool:
+        """Whether the file is among what changed since the last call. Never waits."""
+        return any(event.name == self._name for event in self._inotify.read(timeout=0))
+
+    def __enter__(self) -> FileWatch:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._inotify.close()

@@ -1,0 +1,44 @@
+"""How the end of an attempt becomes an outcome for the queue. Pure: time and chance are arguments."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from runner.errors import InvalidInput, NotAvailable, RunnerError, StoreError, WorkerLost
+from runner.models import InvocationResult
+from runner.retry import delay_seconds, should_retry
+from runner.runs import Claim, Dead, Failed, Failure, Lost, Outcome, Retry, Succeeded
+
+
+def outcome_of(
+    claim: Claim, result: InvocationResult, *, retry_delay_seconds: float, now: datetime, chance: float
+) -> Outcome:
+    """What the result of an attempt means for its run; `chance` is uniform in [0, 1).
+
+    A lost worker is nobody's failure; what is the caller's fault fails at once and has no dead letter.
+    What the machine lacks (an engine, a secret, a full disk) uses up the retries as a guest's failure
+    does and then leaves a dead letter, to be redriven once it is there.
+    """
+    error, measures = result.error, (result.duration_ms, result.memory_peak_bytes, result.logs)
+    key = (claim.run_id, claim.token)
+    if error is None:
+        return Succeeded(*key, result.output or b"", *measures)
+    failure = Failure.of(error)
+    if isinstance(error, WorkerLost):
+        return Lost(*key, failure, *measures)
+    attempts = claim.failures + 1
+    if (
+        (_may_change(error)
+        and attempts <= claim.retry_count)
+        or should_retry(error, attempts=attempts, retry_count=claim.retry_count)
+    ):
+        wait = delay_seconds(attempts=attempts, retry_delay_seconds=retry_delay_seconds, chance=chance)
+        return Retry(*key, now + timedelta(seconds=wait), failure, *measures)
+    if error.retryable or _may_change(error):
+        return Dead(*key, failure, *measures)
+    return Failed(*key, failure, *measures)
+
+
+def _may_change(error: RunnerError) -> bool:
+    """Whether it is the machine's fault: the same run may work once somebody has seen to it."""
+    return isinstance(error, NotAvailable | StoreError) and not isinstance(error, InvalidInput)
