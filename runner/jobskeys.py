@@ -11,20 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from runner.kinds import Rule
+from runner.keytypes import Name, Named, Value, Variable
+from runner.keytypes import documented as _doc
 from runner.schema import Custom, Partial
 
 DEFAULT_REGISTRY = "sqlite"
 AUTO_EXECUTOR = "auto"
-
-_NAME = r"[A-Za-z][A-Za-z0-9_-]{0,63}"
-_NAME_WORDS = "a name (a letter, then letters, digits, _ or -, at most 64)"
-Name = Annotated[str, Rule(pattern=_NAME, expected=_NAME_WORDS)]
-Named = Annotated[str, Rule(pattern=_NAME, expected=_NAME_WORDS, skip_x=True)]
-"""A name that is a mapping's key."""
-
-Variable = Annotated[str, Rule(pattern=r"[^=\0]+", expected="the name of a variable (without = and NUL)")]
-Value = Annotated[str, Rule(pattern=r"[^\0]*", expected="a string without NUL")]
 
 ExistingFile = Annotated[Any, Custom("file", "a file")]
 Executor = Annotated[Any, Custom("executor", "an executor's name, or a mapping from it to its settings")]
@@ -32,10 +24,6 @@ Registry = Annotated[Any, Custom("registry", "a registry's name, or a mapping fr
 Trigger = Annotated[Any, Custom("trigger", "a mapping with one key: the kind of trigger")]
 Steps = Annotated[Any, Custom("steps", "a mapping")]
 Batch = Annotated[Any, Custom("batch", "a mapping")]
-
-
-def _doc(text: str, **facts: Any) -> dict[str, Any]:
-    return {"doc": text, **facts}
 
 
 @dataclass(frozen=True, kw_only=True)
