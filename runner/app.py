@@ -34,7 +34,7 @@ from runner.errors import (
 from runner.files import read_file, write_whole
 from runner.jobskeys import AUTO_EXECUTOR
 from runner.loading import load
-from runner.models import Function, InvocationContext, InvocationResult
+from runner.models import Function, InvocationContext, InvocationResult, LogEntry
 from runner.plugins import Plugins
 from runner.reports import JobReport, Registered
 
@@ -74,6 +74,8 @@ class Runner:
         self._registry: FunctionRegistry | None = None
         self._builders: dict[str, Builder] = {}
         self._sources: dict[str, TriggerSource] = {}
+        self.on_progress: Callable[[InvocationContext, int], None] = lambda _context, _percent: None
+        self.on_logs: Callable[[InvocationContext, Sequence[LogEntry]], None] | None = None
         self.dispatcher = Dispatcher(
             open_registry=lambda: self.registry,
             executor_for=self.executor_for,

@@ -70,7 +70,7 @@ class Carrier:
             for claim in claims:
                 yield self._outcome(claim, InvocationResult(None, error), 5.0)
             return
-        if len(claims) > 1 and self._may_share(function, job):
+        if len(claims) > 1 and self._may_share(claims, function, job):
             yield from self._together(claims, function, job, watch)
             return
         for claim in claims:
@@ -120,12 +120,12 @@ class Carrier:
 
     # Together
 
-    def _may_share(self, function: Function, job: JobConfig | None) -> bool:
+    def _may_share(self, claims: list[Claim], function: Function, job: JobConfig | None) -> bool:
         """Whether runs of this function may go in one frame: nothing tells them apart, and they are quick."""
         samples, worst = self._worst_ms.get(function.id, (0, 0.0))
         if samples < SAMPLES or worst > QUICK_MS or self._runner.dispatcher.has_moments:
             return False
-        if job is not None and (job.output is not None or job.input is not None):
+        if job is not None and (job.output or (job.input and not all(claim.payload for claim in claims))):
             return False
         shares = self._shares.get(function.wasm_cid)
         if shares is None:

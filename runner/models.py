@@ -134,6 +134,8 @@ class InvocationContext:
     """What the guest sees as its environment."""
     secrets: Mapping[str, str] = field(default_factory=lambda: EMPTY, repr=False)
     """Values of the secrets granted, by name. Never logged."""
+    run_id: int | None = None
+    """The run of the durable queue that this is an attempt of; None for several at once, and in the foreground."""
 
 
 class LogLevel(str, Enum):

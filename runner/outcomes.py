@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from runner.errors import InvalidInput, NotAvailable, RunnerError, StoreError, WorkerLost
 from runner.models import InvocationResult
-from runner.retry import delay_seconds, should_retry
+from runner.retry import delay_seconds
 from runner.runs import Claim, Dead, Failed, Failure, Lost, Outcome, Retry, Succeeded
 
 
@@ -19,24 +19,20 @@ def outcome_of(
     What the machine lacks (an engine, a secret, a full disk) uses up the retries as a guest's failure
     does and then leaves a dead letter, to be redriven once it is there.
     """
-    error, measures = result.error, (result.duration_ms, result.memory_peak_bytes, result.logs)
-    key = (claim.run_id, claim.token)
+    error, run_id, token = result.error, claim.run_id, claim.token
+    duration_ms, peak, logs = result.duration_ms, result.memory_peak_bytes, result.logs
     if error is None:
-        return Succeeded(*key, result.output or b"", *measures)
+        return Succeeded(run_id, token, result.output or b"", duration_ms, peak, logs)
     failure = Failure.of(error)
     if isinstance(error, WorkerLost):
-        return Lost(*key, failure, *measures)
+        return Lost(run_id, token, failure, duration_ms, peak, logs)
     attempts = claim.failures + 1
-    if (
-        (_may_change(error)
-        and attempts <= claim.retry_count)
-        or should_retry(error, attempts=attempts, retry_count=claim.retry_count)
-    ):
-        wait = delay_seconds(attempts=attempts, retry_delay_seconds=retry_delay_seconds, chance=chance)
-        return Retry(*key, now + timedelta(seconds=wait), failure, *measures)
-    if error.retryable or _may_change(error):
-        return Dead(*key, failure, *measures)
-    return Failed(*key, failure, *measures)
+    if not error.retryable and not _may_change(error):
+        return Failed(run_id, token, failure, duration_ms, peak, logs)
+    if attempts > claim.retry_count:
+        return Dead(run_id, token, failure, duration_ms, peak, logs)
+    wait = delay_seconds(attempts=attempts, retry_delay_seconds=retry_delay_seconds, chance=chance)
+    return Retry(run_id, token, now + timedelta(seconds=wait), failure, duration_ms, peak, logs)
 
 
 def _may_change(error: RunnerError) -> bool:

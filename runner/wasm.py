@@ -176,6 +176,14 @@ def _wanted(found: Export | None, name: str, signature: Signature) -> str:
     return f"the export `{name}` {has}; it must be a function {_arrow(signature)}"
 
 
+_TELLING = frozenset({"get_request_id", "enqueue_background", "schedule_once", "report_progress"})
+
+
+def needs_identity(module: Module) -> bool:
+    """Whether the module imports a host function that tells one run from another."""
+    return any(wanted.name in _TELLING and wanted.module in ("env", "host") for wanted in module.imports)
+
+
 def check_imports(module: Module, known: Mapping[tuple[str, str], Signature]) -> None:
     """Check that every import is a function in `known`, by module and name, with that signature.
 

@@ -48,7 +48,9 @@ def serve(
     as_json: bool,
     verbose: bool,
 ) -> int:
-    """Serve the jobs: fire triggers and carry out queued runs, until told to end.
+    """Serve the jobs, until told to end.
+
+    Fires triggers and carries out queued runs.
 
     The log goes to stderr: with --json one object a line with timestamp, level, message and facts.
     SIGTERM and Ctrl-C drain: running work may finish within --grace, the rest goes back to the queue;

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @json_option
 @pass_project
 def status(project: Project, as_json: bool) -> int:
-    """Tell which daemons serve, what they are at, and how much waits.
+    """Tell which daemons serve and how much waits.
 
     Exit status 0 if a daemon serves, 1 if none does. With --json one object a daemon, or one with
     owner null if there is none: owner, state (serving, draining, silent, gone), pid, namespace, lanes,
