@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone, tzinfo
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -39,10 +39,17 @@ class Schedule(ABC):
 
     relative: bool = False
     """Whether it counts from the moment at which it was first seen, and then is due once."""
+    zone: tzinfo = timezone.utc
+    """The time zone in which people think of its due times."""
 
     @abstractmethod
     def next_after(self, moment: datetime) -> datetime | None:
-        """The earliest due time later than `moment`; None when there will be none. Aware, in UTC."""
+        """The earliest due time later than `moment`; None when there will be none. Aware, in UTC. No two
+        are closer than a second."""
+
+    def remark(self, slot: datetime) -> str:  # noqa: ARG002
+        """What people should know about a due time: that the clocks change, for one. Mostly nothing."""
+        return ""
 
 
 class Intake(ABC):

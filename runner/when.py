@@ -52,3 +52,21 @@ def parse_duration(text: str) -> timedelta:
         return timedelta(**{unit: float(number) for unit, number in match.groupdict().items() if number is not None})
     except OverflowError as error:
         raise ValueError(f"{text!r} is longer than time lasts here: {error}") from error
+
+
+def format_moment(moment: datetime) -> str:
+    """An aware moment in RFC 3339, UTC: `2027-01-15T09:00:00Z`, with a fraction only where there is one."""
+    return moment.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
+
+
+def format_duration(length: timedelta) -> str:
+    """As `parse_duration` takes it, in days, hours, minutes and whole seconds, the zeros left out: `1d2h`."""
+    seconds = round(length.total_seconds())
+    if seconds < 0:
+        return f"-{format_duration(-length)}"
+    parts = []
+    for letter, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, seconds = divmod(seconds, size)
+        if count:
+            parts.append(f"{count}{letter}")
+    return "".join(parts) or "0s"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner.when import parse_duration, parse_moment
+from runner.when import format_duration, format_moment, parse_duration, parse_moment
 
 NINE = datetime(2027, 1, 15, 9, tzinfo=timezone.utc)
 
@@ -83,3 +83,18 @@ def test_no_durations(text: str) -> None:
 def test_a_duration_that_is_too_long() -> None:
     with pytest.raises(ValueError, match="longer than time lasts"):
         parse_duration("999999999w")
+
+
+@given(st.datetimes(datetime(1900, 1, 1), datetime(2200, 1, 1), timezones=st.timezones()))
+def test_a_moment_is_shown_as_it_is_read(moment: datetime) -> None:
+    assert parse_moment(format_moment(moment)) == moment
+
+
+@given(st.integers(0, 10**9))
+def test_a_duration_is_shown_as_it_is_read(seconds: int) -> None:
+    assert parse_duration(format_duration(timedelta(seconds=seconds))) == timedelta(seconds=seconds)
+
+
+def test_durations_are_short() -> None:
+    lengths = [timedelta(0), timedelta(days=1, seconds=30.4), timedelta(minutes=90), timedelta(seconds=-5)]
+    assert [format_duration(length) for length in lengths] == ["0s", "1d30s", "1h30m", "-5s"]
