@@ -64,6 +64,13 @@ def in_rounds(rounds: int, measures: Mapping[str, Callable[[], float]]) -> dict[
     return figures
 
 
+def rate(count: int, work: Call) -> float:
+    """How many a second, if `work` does so many."""
+    started = time.perf_counter()
+    work()
+    return count / (time.perf_counter() - started)
+
+
 def durations(calls: Sequence[Call]) -> list[float]:
     """Seconds that each call took, sorted."""
     taken = []

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from runner_sqlite.runs import SqliteRunStore
 
-from benchmarks.measure import Row, in_rounds, median, show, wants_json
+from benchmarks.measure import Row, in_rounds, median, rate, show, wants_json
 from runner.runs import Claimant, NewRun, Outcome, Succeeded
 
 ROUNDS = 5
@@ -72,13 +72,6 @@ def floor() -> Iterator[sqlite3.Connection]:
     finally:
         connection.close()
         shutil.rmtree(folder)
-
-
-def rate(count: int, work: Callable[[], object]) -> float:
-    """How many a second."""
-    started = time.perf_counter()
-    work()
-    return count / (time.perf_counter() - started)
 
 
 def floor_enqueue(count: int, group: int) -> float:
