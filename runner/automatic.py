@@ -23,6 +23,7 @@ class AutoExecutor(FunctionExecutor):
         self, names: Sequence[str], executor: Callable[[str], FunctionExecutor], tell_once: Callable[[str], None]
     ) -> None:
         self._names, self._executor, self._tell_once = tuple(names), executor, tell_once
+        self._used: dict[str, FunctionExecutor] = {}
 
     def execute_many(
         self, function: Function, inputs: Iterable[bytes], context: InvocationContext
@@ -43,9 +44,15 @@ class AutoExecutor(FunctionExecutor):
         return self._with(self._names[-1], call)
 
     def _with(self, name: str, call: Callable[[FunctionExecutor], T]) -> T:
-        called = call(self._executor(name))
+        executor = self._used[name] = self._executor(name)
+        called = call(executor)
         self._tell_once(f"executor: auto chose {name}")
         return called
+
+    def stop(self, request_id: str) -> bool:
+        """See FunctionExecutor. An executor that has not been started is not started for it."""
+        stopped = [executor.stop(request_id) for executor in list(self._used.values())]
+        return any(stopped)
 
     def precompile(self, wasm_cid: str, wasm: bytes, *, memory_limit_mb: int = 64) -> None:
         """See FunctionExecutor."""

@@ -68,6 +68,8 @@ class Provider(Generic[T]):
     settings: type[Any] | None = None
     """A frozen dataclass whose fields are the keys allowed in jobs.yaml, checked and documented by
     the loader; a field's `metadata={"doc": ...}` is its description. None: no settings."""
+    suffixes: tuple[str, ...] = ()
+    """For sources and sinks: endings of a `path` (`.jsonl`) for which it is taken when no format is named."""
     available: Callable[[], Availability] = always_available
     """Whether it can work here. Must not raise and must not take long."""
     takes_wasm: bool = True
@@ -160,6 +162,17 @@ class FunctionExecutor(ABC):
         """Run one invocation and return its result with logs and measures."""
         results = self.execute_many(function, (input,), context)
         return next(iter(results))
+
+    @abstractmethod
+    def stop(self, request_id: str) -> bool:
+        """End what runs under contexts with this request_id, at once and from any thread: an `invoke`
+        (from its call on, a compilation or a wait for a free worker included) or all that is left of an
+        `execute_many` (from the first result that is asked for).
+
+        What was running or had not begun ends as Stopped, one result for each input as always; what had
+        ended stays as it was. Others are not disturbed. Returns False if nothing ran under it; True is no
+        promise that it was in time: the result tells.
+        """
 
     @abstractmethod
     def precompile(self, wasm_cid: str, wasm: bytes, *, memory_limit_mb: int = 64) -> None:

@@ -2,6 +2,7 @@
 
     RunnerError
     ├── UsageError                 wrong use of the library or command line          exit 2
+    │   └── CheckpointOutdated     what a batch was at is not what it was; the user must decide
     ├── ConfigError                jobs.yaml is invalid; holds every located problem  exit 2
     ├── InvalidInput               the caller's fault, never retried                  exit 1
     │   ├── FunctionNotFound
@@ -12,13 +13,18 @@
     │   ├── InputTooLarge
     │   ├── LookupFailed           a `${{ }}` of jobs.yaml that finds nothing
     │   ├── RunNotFound
-    │   └── RunConflict            a live run has the same unique key
+    │   ├── RunConflict            a live run has the same unique key
+    │   ├── InvalidRecord          a record of a batch is not what its source's format has
+    │   ├── OutputRefused          what a function made of a record cannot stand in the sink
+    │   ├── RecordFailed           the record that ended a batch
+    │   └── TooManyFailures        a batch passed its error budget
     ├── BuildError                 a source file does not compile                     exit 1
     ├── NotAvailable               something needed is not here                       exit 3
     │   ├── EngineUnavailable
     │   ├── PluginUnavailable
     │   ├── ToolchainUnavailable
     │   └── FileUnavailable
+    │       └── SourceChanged      a file changed while a batch read it
     ├── StoreError                 the store refused                                  exit 4
     │   ├── StoreDamaged
     │   ├── StoreLocked
@@ -32,6 +38,7 @@
         ├── OutputTooLarge
         ├── BadOutput              the guest returned a pointer outside its memory
         ├── GrantMissing           the guest called a host function without a right to it
+        ├── Stopped                it was stopped on request
         └── WorkerLost             the process that ran it died
 
 Facts are attributes; the message names the thing, the value and the remedy. What lives here is
@@ -65,6 +72,19 @@ class UsageError(RunnerError):
     """The library or the command line was used wrongly."""
 
     exit_status = 2
+
+
+class CheckpointOutdated(UsageError):
+    """A batch has a checkpoint, but of something else: input, function or settings changed since. `changes`
+    says what, one sentence each."""
+
+    def __init__(self, job: str, changes: Sequence[str]) -> None:
+        self.job, self.changes = job, tuple(changes)
+        told = "".join(f"\n  {change}" for change in self.changes)
+        super().__init__(
+            f"{job} was interrupted and has changed since:{told}\n"
+            "--restart begins again, --resume goes on from where it was with what is there now"
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,6 +195,35 @@ class RunConflict(InvalidInput):
         )
 
 
+class InvalidRecord(InvalidInput):
+    """A record is not what its source's format says: no UTF-8, too long, a wrong number of columns."""
+
+
+class OutputRefused(InvalidInput):
+    """What a function made of a record cannot stand in the sink. `index` counts in what was written together."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        self.index, self.reason = index, reason
+        super().__init__(reason)
+
+
+class RecordFailed(InvalidInput):
+    """A record failed, and its batch with it. `place` says where it stands, `cause` how it ended."""
+
+    def __init__(self, place: str, cause: RunnerError) -> None:
+        self.place, self.cause = place, cause
+        self.stderr_tail = getattr(cause, "stderr_tail", "")
+        super().__init__(f"{place}: {cause}")
+
+
+class TooManyFailures(InvalidInput):
+    """More records of a batch failed than its on_error allows; `where` says where they are kept."""
+
+    def __init__(self, failed: int, records: int, limit: str, where: str) -> None:
+        self.failed, self.records, self.limit = failed, records, limit
+        super().__init__(f"{failed:,} of {records:,} records failed, and {limit}{where}")
+
+
 class BuildError(RunnerError):
     """A source file does not compile. `diagnostics` is what the compiler printed, with file and line."""
 
@@ -207,6 +256,10 @@ class ToolchainUnavailable(NotAvailable):
 
 class FileUnavailable(NotAvailable):
     """A file cannot be read or written: missing, a folder, or forbidden."""
+
+
+class SourceChanged(FileUnavailable):
+    """What a batch reads is not any more what it was when the batch began."""
 
 
 class StoreError(RunnerError):
@@ -317,6 +370,17 @@ class GrantMissing(InvocationError):
             f"{host_function} was called without a grant; add {wanted} to the function in jobs.yaml",
             stderr_tail=stderr_tail,
         )
+
+
+class Stopped(InvocationError):
+    """It was stopped on request, which is neither success nor the guest's fault. `begun` tells whether the
+    guest had begun."""
+
+    retryable = False
+
+    def __init__(self, *, begun: bool = True, stderr_tail: str = "") -> None:
+        self.begun = begun
+        super().__init__("stopped on request" + ("" if begun else " before it began"), stderr_tail=stderr_tail)
 
 
 class WorkerLost(InvocationError):

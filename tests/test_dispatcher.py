@@ -32,6 +32,10 @@ class Scripted(FunctionExecutor):
             else:
                 yield InvocationResult(None, ending, (LINE,))
 
+    def stop(self, request_id: str) -> bool:
+        """Nothing runs for long."""
+        return False
+
     def precompile(self, wasm_cid: str, wasm: bytes, *, memory_limit_mb: int = 64) -> None:
         """Nothing to compile."""
 

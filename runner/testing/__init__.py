@@ -12,6 +12,7 @@ pytest.register_assert_rewrite(
     "runner.testing.executor_failures",
     "runner.testing.executor_invocations",
     "runner.testing.executor_modules",
+    "runner.testing.executor_stops",
     "runner.testing.runs_bench",
     "runner.testing.runs_ledger",
     "runner.testing.runs_outcomes",

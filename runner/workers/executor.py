@@ -23,6 +23,7 @@ from runner.workers.launch import EngineSpec
 from runner.workers.pool import Pool
 from runner.workers.processes import Module
 from runner.workers.protocol import Violation, encode_facts, encode_shared
+from runner.workers.running import Running
 from runner.workers.settings import WorkerSettings
 
 TABLE_LIMIT = 100_000
@@ -52,6 +53,7 @@ class WorkerExecutor(FunctionExecutor):
         self._modules: OrderedDict[tuple[str, int], Module] = OrderedDict()
         self._last_facts: tuple[Function, dict[str, str], dict[str, str], bytes] | None = None
         self._lock = threading.Lock()
+        self._running = Running()
         self._compiling: dict[tuple[str, int], threading.Lock] = {}
         allowed = frozenset(filter(None, os.environ.get("RUNNER_ALLOW_MISSING_WALLS", "").split(",")))
         self._pool = Pool(
@@ -65,19 +67,27 @@ class WorkerExecutor(FunctionExecutor):
         self, function: Function, inputs: Iterable[bytes], context: InvocationContext
     ) -> Iterator[InvocationResult]:
         """See FunctionExecutor. An input over input_limit_mb is a result with InputTooLarge."""
-        return self._guarded(self._frame_run(function, context), inputs)
+        run = self._frame_run(function, context)
+        with self._running.entered(run):
+            module = self._module_of(function)
+        return self._guarded(run, module, inputs)
 
     def invoke(self, function: Function, input: bytes, context: InvocationContext) -> InvocationResult:
         """See FunctionExecutor."""
         run = self._frame_run(function, context)
-        refused = self._refuse(input)
-        return InvocationResult(None, refused) if refused else run.run_one(input)
+        with self._running.entered(run):
+            module = self._module_of(function)
+            refused = self._refuse(input)
+            return InvocationResult(None, refused) if refused else run.run_one(module, input)
+
+    def stop(self, request_id: str) -> bool:
+        """See FunctionExecutor. The workers that run it are killed."""
+        return self._running.stop(request_id)
 
     def _frame_run(self, function: Function, context: InvocationContext) -> FrameRun:
-        module = self._module(function.wasm_cid, function.memory_limit_mb, self._host.get_wasm_bytes)
         return FrameRun(
             self._pool,
-            module,
+            context.request_id,
             self._facts(function, context),
             function.timeout_seconds,
             self._answerer(context),
@@ -88,7 +98,10 @@ class WorkerExecutor(FunctionExecutor):
         limit = self._settings.input_limit_mb * MEBIBYTE
         return InputTooLarge(len(input), limit) if len(input) > limit else None
 
-    def _guarded(self, run: FrameRun, inputs: Iterable[bytes]) -> Iterator[InvocationResult]:
+    def _module_of(self, function: Function) -> Module:
+        return self._module(function.wasm_cid, function.memory_limit_mb, self._host.get_wasm_bytes)
+
+    def _guarded(self, run: FrameRun, module: Module, inputs: Iterable[bytes]) -> Iterator[InvocationResult]:
         source = iter(inputs)
         refused: InputTooLarge | None = None
 
@@ -100,13 +113,14 @@ class WorkerExecutor(FunctionExecutor):
                     return
                 yield data
 
-        # The stream is cut at an input that is too large and goes on behind it, in order.
-        while True:
-            yield from run.run(small_enough())
-            if refused is None:
-                return
-            yield InvocationResult(None, refused)
-            refused = None
+        with self._running.entered(run):
+            # The stream is cut at an input that is too large and goes on behind it, in order.
+            while True:
+                yield from run.run(module, small_enough())
+                if refused is None:
+                    return
+                yield InvocationResult(None, refused)
+                refused = None
 
     def precompile(self, wasm_cid: str, wasm: bytes, *, memory_limit_mb: int = 64) -> None:
         """See FunctionExecutor."""

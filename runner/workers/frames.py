@@ -11,14 +11,16 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from runner.errors import InvocationError, TimedOut, WorkerLost
+from runner.errors import InvocationError, Stopped, TimedOut, WorkerLost
 from runner.models import InvocationResult
 from runner.workers import protocol
 from runner.workers.area import AREA_BYTES, parse_results
+from runner.workers.frame import Frame
 from runner.workers.pool import Pool
 from runner.workers.processes import Module, Worker, describe_end, ended_by_alarm
 
@@ -38,63 +40,54 @@ _LONGEST_WAIT_SECONDS = 3600.0
 AnswerCall = Callable[[str, Sequence[bytes]], bytes]
 
 
-class _Frame:
-    """Inputs on their way, and the results that have come back for those before them."""
-
-    __slots__ = ("cap", "inputs", "number", "pieces", "piled", "quiet", "results", "size", "tries", "unsent")
-
-    def __init__(self, number: int, inputs: list[bytes]) -> None:
-        self.number = number
-        self.inputs = inputs
-        """Those without a result."""
-        self.results: list[InvocationResult] = []
-        """Those not yielded yet."""
-        self.size = 0
-        """Bytes of output in `results`."""
-        self.pieces: list[bytes] = []
-        self.piled = 0
-        """Bytes in `pieces`."""
-        self.unsent = memoryview(b"")
-        self.tries = 0
-        self.quiet = 0.0
-        """Until when, as far as we saw, its worker did something that has a bound of its own."""
-        self.cap = 0.0
-        """When its worker must be through, whatever it tells."""
-
-
 class FrameRun:
-    """One stream of inputs on its way through the pool; used by one thread."""
+    """One stream of inputs on its way through the pool; used by one thread, and stopped by any."""
 
     def __init__(
         self,
         pool: Pool,
-        module: Module,
+        request_id: str,
         facts: bytes,
         timeout_seconds: float,
         answer_call: AnswerCall,
         *,
         result_limit_bytes: int,
     ) -> None:
-        self._pool, self._module, self._facts = pool, module, facts
+        self.request_id = request_id
+        self._pool, self._facts = pool, facts
         self._timeout = timeout_seconds
         self._answer_call = answer_call
         self._piled_limit = result_limit_bytes + AREA_BYTES
-        self._busy: dict[int, tuple[Worker, _Frame]] = {}
+        self._busy: dict[int, tuple[Worker, Frame]] = {}
         self._poller = select.poll()
-        self._window: deque[_Frame] = deque()
-        self._ready: list[_Frame] = []
+        self._window: deque[Frame] = deque()
+        self._ready: list[Frame] = []
         self._held = 0
         self._frames = 0
         self._frame_inputs = 1
         self._pull_seconds = 0.0
         self._ended = False
         self._failure: Exception | None = None
+        self._lock = threading.Lock()
+        """Held to change `_busy`, and to kill what is in it: a worker that was given back is another's."""
+        self._stopped = False
 
-    def run(self, inputs: Iterable[bytes]) -> Iterator[InvocationResult]:
+    def stop(self) -> None:
+        """Let all that is left end as Stopped, now; from any thread."""
+        with self._lock:
+            self._stopped = True
+            for worker, _ in self._busy.values():
+                worker.kill()
+
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped
+
+    def run(self, module: Module, inputs: Iterable[bytes]) -> Iterator[InvocationResult]:
         """One result for each input, in order. Closing the iterator kills what is running. What the
         inputs raise is raised after the results of those before."""
         source = iter(inputs)
-        self._ended = False
+        self._module, self._ended = module, False
         window = self._window
         try:
             while True:
@@ -118,17 +111,21 @@ class FrameRun:
         finally:
             self._clear()
 
-    def run_one(self, data: bytes) -> InvocationResult:
+    def run_one(self, module: Module, data: bytes) -> InvocationResult:
         """The result of one input: `run` without what a stream needs, which takes as long as the rest."""
-        frame = _Frame(1, [data])
+        self._module = module
+        frame = Frame(1, [data])
         self._ready.append(frame)
         try:
             while self._ready:
-                worker = self._pool.acquire()
-                self._send(worker, self._ready.pop())
-                worker.look_out()
-                while self._busy:
-                    self._wait(_LONGEST_WAIT_SECONDS)
+                worker = self._pool.acquire(self.is_stopped)
+                self._ready.pop()
+                if worker is None:
+                    frame.stop_rest()
+                elif self._send(worker, frame):
+                    worker.look_out()
+                    while self._busy:
+                        self._wait(_LONGEST_WAIT_SECONDS)
             return frame.results[0]
         finally:
             self._clear()
@@ -164,9 +161,13 @@ class FrameRun:
         frame = min(ready, key=lambda each: each.number)
         if self._held >= HELD_BYTES and frame is not window[0]:
             return False
-        worker = self._pool.try_acquire() if self._busy else self._pool.acquire()
+        if self._stopped:
+            ready.remove(frame)
+            frame.stop_rest()
+            return True
+        worker = self._pool.try_acquire() if self._busy else self._pool.acquire(self.is_stopped)
         if worker is None:
-            return False
+            return self._stopped
         ready.remove(frame)
         self._send(worker, frame)
         return True
@@ -181,7 +182,7 @@ class FrameRun:
                 return False
         return bool(self._window) and (bool(self._window[0].results) or not self._window[0].inputs)
 
-    def _fill(self, source: Iterator[bytes]) -> _Frame | None:
+    def _fill(self, source: Iterator[bytes]) -> Frame | None:
         inputs: list[bytes] = []
         size = 0
         begun = time.monotonic()
@@ -198,18 +199,27 @@ class FrameRun:
             self._failure, self._ended = error, True
         self._pull_seconds = time.monotonic() - begun
         self._frames += 1
-        return _Frame(self._frames, inputs) if inputs else None
+        return Frame(self._frames, inputs) if inputs else None
 
-    def _send(self, worker: Worker, frame: _Frame) -> None:
+    def _send(self, worker: Worker, frame: Frame) -> bool:
+        """False if it was stopped before."""
         descriptor = worker.sock.fileno()
-        self._busy[descriptor] = (worker, frame)
+        with self._lock:
+            stopped = self._stopped
+            if not stopped:
+                self._busy[descriptor] = (worker, frame)
+        if stopped:
+            self._pool.release(worker)
+            frame.stop_rest()
+            return False
         self._poller.register(descriptor, select.POLLIN)
         frame.quiet = now = time.monotonic()
         frame.cap = now + BEGIN_SECONDS + len(frame.inputs) * self._timeout
         worker.reader.forget()
         self._post(worker, frame, worker.request(self._module, self._facts, frame.inputs))
+        return True
 
-    def _post(self, worker: Worker, frame: _Frame, data: bytes) -> None:
+    def _post(self, worker: Worker, frame: Frame, data: bytes) -> None:
         """Send what fits now; the rest when the worker reads on."""
         try:
             sent = worker.sock.send(data, socket.MSG_DONTWAIT)
@@ -222,7 +232,7 @@ class FrameRun:
             frame.unsent = memoryview(data)[sent:]
             self._poller.modify(worker.sock.fileno(), select.POLLIN | select.POLLOUT)
 
-    def _post_more(self, worker: Worker, frame: _Frame) -> None:
+    def _post_more(self, worker: Worker, frame: Frame) -> None:
         try:
             frame.unsent = frame.unsent[worker.sock.send(frame.unsent, socket.MSG_DONTWAIT) :]
         except BlockingIOError:
@@ -253,12 +263,12 @@ class FrameRun:
                     self._lose(worker, frame, overdue=True)
         return bool(events)
 
-    def _next_look(self, worker: Worker, frame: _Frame, now: float) -> float:
+    def _next_look(self, worker: Worker, frame: Frame, now: float) -> float:
         """Before this moment it cannot be overdue. One that has not begun may begin while we wait."""
         deadline = self._deadline(worker, frame, now)
         return deadline if worker.reader.started_ns() else min(now + self._timeout, deadline)
 
-    def _deadline(self, worker: Worker, frame: _Frame, now: float) -> float:
+    def _deadline(self, worker: Worker, frame: Frame, now: float) -> float:
         """When the running invocation must have ended, on the monotonic clock."""
         started = worker.reader.started_ns()
         if not started:
@@ -266,7 +276,7 @@ class FrameRun:
         frame.quiet = now
         return min(started / 1e9 + self._timeout, frame.cap)
 
-    def _receive(self, worker: Worker, frame: _Frame) -> None:
+    def _receive(self, worker: Worker, frame: Frame) -> None:
         try:
             message = worker.inbox.receive()
             if message is None:
@@ -290,7 +300,7 @@ class FrameRun:
         except (OSError, protocol.ConnectionClosed):
             self._lose(worker, frame)
 
-    def _take(self, worker: Worker, frame: _Frame) -> None:
+    def _take(self, worker: Worker, frame: Frame) -> None:
         """Copy out a part of results that do not fit into the area."""
         piece = worker.reader.take()
         frame.pieces.append(piece)
@@ -299,16 +309,18 @@ class FrameRun:
         if frame.piled > self._piled_limit:
             raise protocol.Violation("its results are longer than any may be")
 
-    def _finish(self, worker: Worker, frame: _Frame) -> None:
+    def _finish(self, worker: Worker, frame: Frame) -> None:
         data = worker.reader.take()
         results = parse_results(b"".join((*frame.pieces, data)) if frame.pieces else data)
         count = len(results)
         if not count or count > len(frame.inputs) or type(results[-1].error) is WorkerLost:
             raise protocol.Violation(f"it told {count} results of {len(frame.inputs)}")
-        self._forget(worker)
-        self._pool.release(worker)
+        if self._forget(worker):
+            self._pool.discard(worker)
+        else:
+            self._pool.release(worker)
         self._adapt(results, len(frame.inputs))
-        self._keep(frame, results)
+        self._held += frame.keep(results)
         if frame.inputs:
             self._ready.append(frame)
 
@@ -322,16 +334,7 @@ class FrameRun:
         elif seconds < FRAME_SECONDS and sent >= self._frame_inputs:
             self._frame_inputs = min(FRAME_INPUTS, self._frame_inputs * 4)
 
-    def _keep(self, frame: _Frame, results: list[InvocationResult]) -> None:
-        frame.pieces.clear()
-        frame.piled = 0
-        frame.results += results
-        del frame.inputs[: len(results)]
-        size = sum([len(result.output) for result in results if result.output])
-        frame.size += size
-        self._held += size
-
-    def _lose(self, worker: Worker, frame: _Frame, *, overdue: bool = False, reason: str = "") -> None:
+    def _lose(self, worker: Worker, frame: Frame, *, overdue: bool = False, reason: str = "") -> None:
         """End a worker, keep what it finished, tell what it was at, and send the rest again."""
         ended_at = time.monotonic()
         status = worker.end()  # from here on the area does not change
@@ -340,7 +343,7 @@ class FrameRun:
         self._forget(worker)
         self._pool.discard(worker)
         results = parse_results(data)[: len(frame.inputs)]
-        self._keep(frame, results)
+        self._held += frame.keep(results)
         frame.unsent = memoryview(b"")
         frame.tries = 0 if results else frame.tries + 1
         told = bool(results) and type(results[-1].error) is WorkerLost
@@ -349,19 +352,21 @@ class FrameRun:
             if error is not None:
                 error.stderr_tail = tail
                 elapsed_ms = max(0.0, ended_at * 1e3 - started_ns / 1e6) if started_ns else 0.0
-                self._keep(frame, [InvocationResult(None, error, (), elapsed_ms)])
+                frame.keep([InvocationResult(None, error, (), elapsed_ms)])
                 frame.tries = 0
         if frame.inputs:
             self._ready.append(frame)
 
     def _verdict(
-        self, frame: _Frame, status: int, started_ns: int, ended_at: float, overdue: bool, reason: str
+        self, frame: Frame, status: int, started_ns: int, ended_at: float, overdue: bool, reason: str
     ) -> InvocationError | None:
         """How the first input of a lost frame ended; None when it had not begun, or when it is not the
         one that was overdue: it is sent again."""
         late = overdue and started_ns / 1e9 + self._timeout <= ended_at
         if started_ns and (late or ended_by_alarm(status)):
             return TimedOut(self._timeout)
+        if self._stopped:
+            return Stopped(begun=bool(started_ns))
         if overdue and not started_ns:
             reason = f"it did not begin within {BEGIN_SECONDS:g} s"
         elif overdue and ended_at >= frame.cap:
@@ -372,13 +377,17 @@ class FrameRun:
             return WorkerLost(reason or describe_end(status))
         return None
 
-    def _forget(self, worker: Worker) -> None:
+    def _forget(self, worker: Worker) -> bool:
+        """Let go of a worker; returns whether it was killed by `stop`."""
         descriptor = worker.sock.fileno()
         self._poller.unregister(descriptor)
-        del self._busy[descriptor]
+        with self._lock:
+            del self._busy[descriptor]
+            return self._stopped
 
     def _clear(self) -> None:
-        busy, self._busy = self._busy, {}
+        with self._lock:
+            busy, self._busy = self._busy, {}
         for descriptor, (worker, _) in busy.items():
             self._poller.unregister(descriptor)
             self._pool.discard(worker)

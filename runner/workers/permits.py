@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 GRACE_SECONDS = 0.05
 """How long one waits before the permits of those who are away are given out a second time."""
@@ -30,8 +30,8 @@ class Permits:
         self._waiting: deque[threading.Lock] = deque()
         self._closed = False
 
-    def acquire(self) -> None:
-        """Take a permit; waits for one. Raises Closed."""
+    def acquire(self, is_stopped: Callable[[], bool]) -> bool:
+        """Take a permit; waits for one. False when `is_stopped` turns true meanwhile. Raises Closed."""
         with self._lock:
             if self._closed:
                 raise Closed
@@ -39,12 +39,15 @@ class Permits:
             mine = self._away[threading.get_ident()]
             if self._given < self._size + mine and (mine or not self._waiting):
                 self._given += 1
-                return
+                return True
             turn = threading.Lock()
             turn.acquire()
             self._waiting.append(turn)
         try:
             while not turn.acquire(timeout=GRACE_SECONDS):
+                if is_stopped():
+                    self._withdraw(turn)
+                    return False
                 with self._lock:
                     self._grant(self._size + sum(self._away.values()))
         except BaseException:
@@ -52,6 +55,7 @@ class Permits:
             raise
         if self._closed:
             raise Closed
+        return True
 
     def try_acquire(self) -> bool:
         """Take a permit if one is free and nobody waits for it. Raises Closed."""

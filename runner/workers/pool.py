@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from runner.errors import EngineUnavailable
@@ -46,13 +47,13 @@ class Pool:
             probe.close()
         return {name: missing.get(name, "") for name in walls.WALLS}
 
-    def acquire(self) -> Worker:
-        """A worker for this thread alone; waits while all are taken. Raises EngineUnavailable."""
+    def acquire(self, is_stopped: Callable[[], bool]) -> Worker | None:
+        """A worker for this thread alone; waits while all are taken. None when `is_stopped` turns true
+        meanwhile. Raises EngineUnavailable."""
         try:
-            self._permits.acquire()
+            return self._take() if self._permits.acquire(is_stopped) else None
         except Closed:
             raise self._is_closed() from None
-        return self._take()
 
     def try_acquire(self) -> Worker | None:
         """A worker if one is free now and nobody waits for it. Raises EngineUnavailable."""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from runner.contracts import FunctionExecutor, Host
-from runner.errors import InvalidModule, InvocationError
+from runner.errors import InvalidModule, InvocationError, Stopped
 from runner.models import Function, InvocationContext, InvocationResult
 from runner.workers.engine import LogBuffer
 from runner_command.process import Process
@@ -24,6 +24,16 @@ STARTS = (b"#!", b"\x7fELF")
 """How the kernel tells that a file is a program."""
 LIMIT = 'ulimit -v "$1" && exec "$0"'
 """Sets the limit in the process that becomes the program: nothing runs before it holds."""
+
+
+class Run:
+    """An `execute_many` under way."""
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.stopped = False
+        self.process: Process | None = None
+        """The program that runs now."""
 
 
 class CommandExecutor(FunctionExecutor):
@@ -38,13 +48,21 @@ class CommandExecutor(FunctionExecutor):
         self._host = host
         self._folder = host.state_dir / "command"
         self._lock = threading.Lock()
-        self._running: set[Process] = set()
+        self._running: set[Run] = set()
 
     def execute_many(
         self, function: Function, inputs: Iterable[bytes], context: InvocationContext
     ) -> Iterator[InvocationResult]:
-        program = self._program(function.wasm_cid)
-        return (self._invoke(program, function, input, context) for input in inputs)
+        return self._results(self._program(function.wasm_cid), function, inputs, context)
+
+    def stop(self, request_id: str) -> bool:
+        with self._lock:
+            found = [run for run in self._running if run.request_id == request_id]
+            for run in found:
+                run.stopped = True
+                if run.process is not None:
+                    run.process.kill()
+        return bool(found)
 
     def precompile(self, wasm_cid: str, wasm: bytes, *, memory_limit_mb: int = 64) -> None:  # noqa: ARG002
         if not wasm.startswith(STARTS):
@@ -60,8 +78,8 @@ class CommandExecutor(FunctionExecutor):
 
     def close(self) -> None:
         with self._lock:
-            running = list(self._running)
-        for process in running:
+            running = [run.process for run in self._running]
+        for process in filter(None, running):
             process.kill()
 
     def _path(self, wasm_cid: str) -> Path:
@@ -82,10 +100,28 @@ class CommandExecutor(FunctionExecutor):
                 os.fchmod(descriptor, 0o700)
             Path(temporary).replace(path)
 
-    def _invoke(self, program: Path, function: Function, input: bytes, context: InvocationContext) -> InvocationResult:
+    def _results(
+        self, program: Path, function: Function, inputs: Iterable[bytes], context: InvocationContext
+    ) -> Iterator[InvocationResult]:
+        run = Run(context.request_id)
+        with self._lock:
+            self._running.add(run)
+        try:
+            for input in inputs:
+                if run.stopped:
+                    yield InvocationResult(None, Stopped(begun=False))
+                else:
+                    yield self._invoke(run, program, function, input, context)
+        finally:
+            with self._lock:
+                self._running.discard(run)
+
+    def _invoke(
+        self, run: Run, program: Path, function: Function, input: bytes, context: InvocationContext
+    ) -> InvocationResult:
         logs = LogBuffer(self._settings.log_limit_kb * 1024)
         started = time.perf_counter()
-        with self._started(program, function, context) as process:
+        with self._started(run, program, function, context) as process:
             error, output = None, None
             try:
                 output = process.exchange(
@@ -95,7 +131,7 @@ class CommandExecutor(FunctionExecutor):
                     limit_bytes=self._settings.output_limit_mb << 20,
                 )
             except InvocationError as raised:
-                error = raised
+                error = Stopped(stderr_tail=logs.tail) if run.stopped else raised
         return InvocationResult(
             output=output,
             error=error,
@@ -105,17 +141,19 @@ class CommandExecutor(FunctionExecutor):
         )
 
     @contextlib.contextmanager
-    def _started(self, program: Path, function: Function, context: InvocationContext) -> Iterator[Process]:
+    def _started(self, run: Run, program: Path, function: Function, context: InvocationContext) -> Iterator[Process]:
         command = ["/bin/sh", "-c", LIMIT, str(program), str(function.memory_limit_mb * 1024)]
         with self._lock:
             process = Process(command, cwd=self._host.project_dir, env=self._environment(function, context))
-            self._running.add(process)
+            run.process = process
+            if run.stopped:
+                process.kill()
         try:
             yield process
         finally:
-            process.end()
             with self._lock:
-                self._running.discard(process)
+                run.process = None
+            process.end()
 
     def _environment(self, function: Function, context: InvocationContext) -> dict[str, str]:
         facts = {"RUNNER_FUNCTION": function.name, "RUNNER_REQUEST_ID": context.request_id}
