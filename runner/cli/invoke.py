@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import base64
-import re
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from runner.cli import console
 from runner.cli.completion import complete_function
+from runner.cli.given import read_given
 from runner.cli.groups import ProjectCommand, json_option
 from runner.cli.names import FunctionName, FunctionNameType
 from runner.cli.project import Project, pass_project
-from runner.errors import FileUnavailable
 
 if TYPE_CHECKING:
     from runner.app import Runner
     from runner.models import Function, InvocationResult
-
-STDIN = "-"
 
 
 def _env_vars(_: click.Context, param: click.Parameter, values: Sequence[str]) -> dict[str, str]:
@@ -74,7 +69,7 @@ def invoke(project: Project, function: FunctionName, given: str | None, env_vars
       gunzip < day.csv.gz | runner invoke clean --input - > clean.csv
     """
     project.start_ahead()
-    data = _read(project, given)
+    data = read_given(project, given)
     with project.open() as runner:
         runner.prepare(function.name)  # the engine starts while the registry is opened
         found = _function(project, runner, function)
@@ -84,32 +79,6 @@ def invoke(project: Project, function: FunctionName, given: str | None, env_vars
     else:
         _show(project, result)
     return 0 if result.error is None else result.error.exit_status
-
-
-def _read(project: Project, given: str | None) -> bytes:
-    if given is None:
-        return b""
-    if given == STDIN:
-        if sys.stdin is None:
-            raise FileUnavailable("standard input is closed")
-        return sys.stdin.buffer.read()
-    if given.startswith("@") or _is_file(given):
-        path = given.removeprefix("@")
-        try:
-            return Path(path).read_bytes()
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise FileUnavailable(f"the input {path} cannot be read: {reason}") from error
-    if re.fullmatch(r"[\w.-]*/[\w./-]+|[\w-]+\.[a-z]{2,5}", given):
-        project.say(f"there is no file {given}; the function gets this text")
-    return given.encode(errors="surrogateescape")
-
-
-def _is_file(given: str) -> bool:
-    try:
-        return not given.startswith("@") and Path(given).is_file()
-    except (OSError, ValueError):  # too long or with a NUL: no name of a file
-        return False
 
 
 def _function(project: Project, runner: Runner, wanted: FunctionName) -> Function:
