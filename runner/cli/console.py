@@ -18,6 +18,8 @@ import click
 
 from runner.errors import ConfigError, FileUnavailable, InvocationError, RunnerError
 
+_SPANS = ((172_800, 86_400, "d"), (7_200, 3_600, "h"), (120, 60, "min"), (0, 1, "s"))
+"""From how many seconds on a time is told in units of how many seconds."""
 _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
 
 
@@ -154,6 +156,15 @@ def counted(count: int, noun: str) -> str:
 def moment(timestamp: float) -> str:
     """Seconds since the epoch in RFC 3339, UTC, to the millisecond."""
     return datetime.fromtimestamp(timestamp, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def relative(moment: datetime, now: datetime) -> str:
+    """`just now`, `12 s ago`, `3 h ago`, `in 4 min`: for people, beside or in place of the moment itself."""
+    seconds = (now - moment).total_seconds()
+    if abs(seconds) < 1:
+        return "just now"
+    amount, unit = next((abs(seconds) // length, unit) for least, length, unit in _SPANS if abs(seconds) >= least)
+    return f"in {amount:.0f} {unit}" if seconds < 0 else f"{amount:.0f} {unit} ago"
 
 
 class _Writing:

@@ -111,9 +111,13 @@ def _plain(report: JobReport) -> str:
     return f"{report.job}: {report.status} in {took}, {size}{where}"
 
 
-COLORS = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "skipped": "yellow"}
+COLORS = {
+    **{"running": "cyan", "succeeded": "green", "ran": "green", "caught_up": "green"},
+    **{"failed": "red", "dead": "bright_red", "lost": "magenta"},
+    **{"cancelled": "yellow", "skipped": "yellow", "released": "yellow"},
+}
 
 
 def colored(status: str) -> str:
-    """A job's status in its colour."""
+    """The status of a job, a run, an attempt or a slot in its colour."""
     return click.style(status, fg=COLORS.get(status))
