@@ -73,6 +73,7 @@ class Runner:
         self._executors: list[tuple[str, Any, FunctionExecutor]] = []
         self._registry: FunctionRegistry | None = None
         self._builders: dict[str, Builder] = {}
+        self._automatic: AutoExecutor | None = None
         self._sources: dict[str, TriggerSource] = {}
         self.on_progress: Callable[[InvocationContext, int], None] = lambda _context, _percent: None
         self.on_logs: Callable[[InvocationContext, Sequence[LogEntry]], None] | None = None
@@ -109,6 +110,7 @@ class Runner:
             for _, _, executor in self._executors:
                 executor.close()
             self._executors.clear()
+            self._automatic = None
             if self._registry is not None:
                 self._registry.close()
                 self._registry = None
@@ -176,7 +178,10 @@ class Runner:
         )
         if function.executor != AUTO_EXECUTOR:
             return self.executor(function.executor, settings)
-        return AutoExecutor(self.automatic_executors(), self.executor, self.tell_once)
+        with self._lock:
+            if self._automatic is None:
+                self._automatic = AutoExecutor(self.automatic_executors(), self.executor, self.tell_once)
+            return self._automatic
 
     def automatic_executors(self) -> list[str]:
         """The available executors that `auto` may take, best first. Raises EngineUnavailable without any."""
@@ -287,7 +292,7 @@ class Runner:
         from runner.admission import new_run
 
         configured = self.config.job(job)
-        run = new_run(configured, self.register(configured.run).function, **facts)
+        run = new_run(configured, self.register(configured.functions[0]).function, **facts)
         return self.store.enqueue([run._replace(payload=payload) for payload in payloads], now=_now())
 
     # Running
@@ -334,6 +339,8 @@ class Runner:
         report holds the error. The output file appears whole or not at all."""
         job = self.config.job(name)
         started = time.perf_counter()
+        if job.run is None:
+            raise UsageError(f"job {name!r} runs no single function")
         function = (registered or {}).get(job.run) or self.register(job.run).function
         attempted: Attempted | None = None
         error: RunnerError | None = None

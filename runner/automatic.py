@@ -44,7 +44,8 @@ class AutoExecutor(FunctionExecutor):
         return self._with(self._names[-1], call)
 
     def _with(self, name: str, call: Callable[[FunctionExecutor], T]) -> T:
-        executor = self._used[name] = self._executor(name)
+        executor = self._used.get(name) or self._executor(name)
+        self._used[name] = executor
         called = call(executor)
         self._tell_once(f"executor: auto chose {name}")
         return called
