@@ -1,0 +1,138 @@
+"""The keys that time triggers share in jobs.yaml. Whoever makes a kind of time trigger lets its settings
+inherit from here; what the keys do is in `runner.timepolicy`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cached_property, lru_cache
+from typing import Annotated
+
+from runner.keytypes import Name
+from runner.kinds import Rule
+from runner.timepolicy import SINGLE_ENTRIES, Catchup, Overlap, Policy
+from runner.when import DURATION, format_duration, parse_duration
+
+Duration = Annotated[
+    str,
+    Rule(
+        pattern="(?=.)" + "".join(rf"([0-9]{{1,9}}(\.[0-9]{{1,6}})?{letter})?" for letter in "wdhms"), expected=DURATION
+    ),
+]
+"""A length of time, for `runner.when.parse_duration`."""
+LONGEST = timedelta(days=3660)
+"""The longest duration that these keys take."""
+
+
+def duration(key: str, text: str, *, least: timedelta = timedelta(0), most: timedelta = LONGEST) -> timedelta:
+    """The value of a key that holds a Duration. Raises ValueError, which names the key, for one that is
+    too short or too long."""
+    try:
+        length = parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
+    if not least <= length <= most:
+        raise ValueError(f"{key}: {text} is not from {format_duration(least)} to {format_duration(most)}")
+    return length
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnceKeys:
+    """The keys of a trigger that is due once."""
+
+    catchup: Catchup = field(
+        default=Catchup.LAST,
+        metadata={
+            "doc": "What becomes of due times that were missed: `none` skips them, `last` runs the newest, `all` runs "
+            "every one.",
+            "called": ("misfire", "coalesce", "backfill"),
+        },
+    )
+    catchup_window: Duration = field(
+        default="1d",
+        metadata={
+            "doc": "How late a due time may be to be caught up.",
+            "called": ("window", "misfire_grace_time", "startingDeadlineSeconds"),
+            "example": "2h",
+        },
+    )
+    jitter: Duration = field(
+        default="0s",
+        metadata={
+            "doc": "The run begins at some moment of this time behind the due time, the same one for the same due "
+            "time; it spreads the load of many jobs.",
+            "called": ("splay", "random_delay"),
+            "example": "5m",
+        },
+    )
+    enabled: bool = field(
+        default=True,
+        metadata={"doc": "`false` records its due times as skipped, and runs nothing.", "called": ("active",)},
+    )
+    queue: Name | None = field(
+        default=None, metadata={"doc": "The queue of its runs; `default` unless given.", "example": "heavy"}
+    )
+    priority: int = field(
+        default=0,
+        metadata={"doc": "Higher runs first.", "minimum": -1_000_000, "maximum": 1_000_000},
+    )
+
+    def __post_init__(self) -> None:
+        _ = self.policy  # raises for what cannot be
+
+    @cached_property
+    def policy(self) -> Policy:
+        """What a Timetable goes by."""
+        return _policy(self.catchup, self.catchup_window, 1, Overlap.ALLOW, self.jitter, self.enabled)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurringKeys(OnceKeys):
+    """The keys of a trigger that is due again and again."""
+
+    catchup_limit: int = field(
+        default=100,
+        metadata={
+            "doc": "How many due times `catchup: all` runs at most, the newest ones.",
+            "minimum": 1,
+            "maximum": SINGLE_ENTRIES,
+        },
+    )
+    overlap: Overlap | None = field(
+        default=None,
+        metadata={
+            "doc": "What becomes of a due time while an earlier run of this trigger has not ended: `skip` (unless "
+            "given) skips it, `queue` (with `catchup: all`, unless given) lets it wait, `replace` cancels the earlier "
+            "run, `allow` runs both.",
+            "called": ("concurrency_policy", "concurrencyPolicy", "max_instances"),
+        },
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        overlap = self.policy.overlap
+        if self.queue is not None and overlap in (Overlap.QUEUE, Overlap.REPLACE):
+            given = "" if self.overlap else " (which `catchup: all` means)"
+            raise ValueError(
+                f"queue: with overlap: {overlap.value}{given} the runs have a queue of their own, one at a time; "
+                f"leave out `queue: {self.queue}`, or write overlap: allow or skip"
+            )
+
+    @cached_property
+    def policy(self) -> Policy:
+        """What a Timetable goes by."""
+        overlap = self.overlap or (Overlap.QUEUE if self.catchup is Catchup.ALL else Overlap.SKIP)
+        return _policy(self.catchup, self.catchup_window, self.catchup_limit, overlap, self.jitter, self.enabled)
+
+
+@lru_cache(maxsize=1024)  # many triggers have few policies
+def _policy(catchup: Catchup, window: str, limit: int, overlap: Overlap, jitter: str, enabled: bool) -> Policy:
+    return Policy(
+        catchup=catchup,
+        window=duration("catchup_window", window),
+        limit=limit,
+        overlap=overlap,
+        jitter=duration("jitter", jitter, most=timedelta(days=1)),
+        enabled=enabled,
+    )
