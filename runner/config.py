@@ -16,6 +16,7 @@ from typing import Any
 from runner.errors import FileUnavailable, NotAvailable, UsageError
 from runner.jobskeys import RetentionKeys
 from runner.models import FunctionDefinition
+from runner.stepkeys import MAX_ITEMS, ConcurrencyKeys, ItemError, ParamType
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,6 +105,48 @@ class JobInput:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class StepConfig:
+    """A step of a pipeline as jobs.yaml declares it, or what it runs on failure: exactly one of `run` and
+    `job` is not None."""
+
+    name: str
+    run: str | None
+    """The name of a function of the same file."""
+    job: str | None
+    """The name of a job of the same file."""
+    needs: tuple[str, ...] = ()
+    """Steps that end before it begins."""
+    sends: Any = None
+    """Its `with`, with the look-ups as they were written; None: the item, or else the pipeline's input."""
+    condition: str = "success()"
+    """Its `if`."""
+    foreach: Any = None
+    """A list, or a text that is one look-up; None: it is run once."""
+    max_parallel: int | None = None
+    max_items: int = MAX_ITEMS
+    on_item_error: ItemError = "stop"
+    retry_count: int | None = None
+    """None, here and below: the function's own."""
+    retry_delay_seconds: float | None = None
+    timeout_seconds: float | None = None
+    description: str | None = None
+    line: int
+    """Where it stands in jobs.yaml."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParamConfig:
+    """A parameter of a pipeline."""
+
+    name: str
+    type: ParamType
+    default: Any = None
+    required: bool
+    """Whether a value has to be given."""
+    description: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class JobConfig:
     """A job as jobs.yaml declares it."""
 
@@ -120,6 +163,14 @@ class JobConfig:
     triggers: tuple[TriggerConfig, ...]
     line: int
     """Where it stands in jobs.yaml."""
+    steps: Mapping[str, StepConfig] = field(default_factory=lambda: MappingProxyType({}))
+    """Those of a pipeline, by name; empty for a job that is something else."""
+    params: Mapping[str, ParamConfig] = field(default_factory=lambda: MappingProxyType({}))
+    """Those of a pipeline, by name."""
+    concurrency: ConcurrencyKeys | None = None
+    """How many runs of a pipeline may go at once; None: any number."""
+    on_failure: StepConfig | None = None
+    """What a pipeline runs at its end if a step failed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

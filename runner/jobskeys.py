@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from runner.keytypes import Name, Named, Value, Variable
 from runner.keytypes import documented as _doc
 from runner.schema import Custom, Partial
+from runner.stepkeys import Concurrency, Params, StepKeys, TaskKeys
 
 DEFAULT_REGISTRY = "sqlite"
 AUTO_EXECUTOR = "auto"
@@ -22,7 +23,6 @@ ExistingFile = Annotated[Any, Custom("file", "a file")]
 Executor = Annotated[Any, Custom("executor", "an executor's name, or a mapping from it to its settings")]
 Registry = Annotated[Any, Custom("registry", "a registry's name, or a mapping from it to its settings")]
 Trigger = Annotated[Any, Custom("trigger", "a mapping with one key: the kind of trigger")]
-Steps = Annotated[Any, Custom("steps", "a mapping")]
 Batch = Annotated[Any, Custom("batch", "a mapping")]
 
 
@@ -186,8 +186,13 @@ class JobKeys:
     run: Name | None = field(
         default=None, metadata=_doc("The function that runs.", called=("function", "fn", "call"), example="clean")
     )
-    steps: Steps = field(
-        default=None, metadata=_doc("A pipeline of functions; needs plugin runner_pipeline.", called=("pipeline",))
+    steps: Mapping[Named, Annotated[StepKeys, Partial()]] | None = field(
+        default=None,
+        metadata=_doc(
+            "A pipeline: its steps by name. Each begins when those that it needs have ended.",
+            called=("pipeline", "tasks"),
+            example="{count: {run: count}, tell: {run: tell, needs: [count]}}",
+        ),
     )
     batch: Batch = field(default=None, metadata=_doc("A function over many records; needs plugin runner_files."))
     description: str | None = field(default=None, metadata=_doc("What it is for, for listings."))
@@ -206,6 +211,29 @@ class JobKeys:
             "The environment of this job's invocations, over that of its function.",
             called=("env", "environment", "vars"),
             example='{LIMIT: "10"}',
+        ),
+    )
+    params: Mapping[Named, Params] = field(
+        default_factory=dict,
+        metadata=_doc(
+            "Parameters of a pipeline by name. Their values are the keys of its input, which is a JSON object then; "
+            "`runner run NAME --param KEY=VALUE` gives them.",
+            called=("parameters", "args", "inputs", "arguments"),
+            example="{day: string, limit: {type: integer, default: 10}}",
+        ),
+    )
+    concurrency: Concurrency | None = field(
+        default=None,
+        metadata=_doc(
+            "How many runs of a pipeline may go at once; the others wait, oldest first.", minimum=1, example="1"
+        ),
+    )
+    on_failure: Annotated[TaskKeys, Partial()] | None = field(
+        default=None,
+        metadata=_doc(
+            "What is run at the end of a pipeline of which a step has failed. The run fails all the same.",
+            called=("on_error", "onfailure"),
+            example="{run: tell, with: '${{ failure.message }}'}",
         ),
     )
     triggers: tuple[Trigger, ...] = field(

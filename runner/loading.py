@@ -31,6 +31,7 @@ from runner.jobskeys import (
 from runner.kinds import INVALID, MAX_PROBLEMS, PathKind, Reader, TooManyProblemsError, is_x
 from runner.models import FunctionDefinition
 from runner.schema import Given, read_given
+from runner.steps import PipelineReader, check_cycles, refuse_without_steps
 from runner.yamlnodes import MAX_BYTES, Entries, Items, Node, Scalar, decode, join, parse, shorten
 
 
@@ -79,7 +80,6 @@ class _Loader:
             "executor": self._executor,
             "registry": self._lookup.registry,
             "trigger": self._lookup.trigger,
-            "steps": self._lookup.unprovided,
             "batch": self._lookup.unprovided,
             "secret": self._secret_keys,
         }
@@ -196,21 +196,30 @@ class _Loader:
         functions, lines, jobs = _lines(file, "functions"), _lines(file, "jobs"), {}
         for name, given in file.values.get("jobs", {}).items():
             run = given.values.get("run")
-            if run is None:
-                continue  # reported already: one of run, steps and batch is required, and only run is provided
-            if run not in functions:
+            if run is not None and run not in functions:
                 given.report("run", f"no function {run!r} is declared{self._no_function(run, functions)}")
+            pipeline = self._pipeline(given, functions, lines)
             keys = given.build()
             if keys is not INVALID:
-                jobs[name] = self._job(name, keys, lines[name])
+                jobs[name] = self._job(name, keys, lines[name], pipeline)
+        check_cycles(file.values.get("jobs", {}))
         return jobs
+
+    @staticmethod
+    def _pipeline(job: Given, functions: Mapping[str, int], jobs: Mapping[str, int]) -> dict[str, Any]:
+        """The fields of a JobConfig that only a pipeline has."""
+        if "steps" in job.values:
+            return PipelineReader(job, functions, jobs).read()
+        if "steps" not in job.keys:
+            refuse_without_steps(job)
+        return {}
 
     def _no_function(self, name: str, known: Mapping[str, int]) -> str:
         if name.startswith("x-"):
             return "; names that begin with x- are ignored"
         return self._reader.guess(name, known) or "; declare it under `functions`"
 
-    def _job(self, name: str, keys: JobKeys, line: int) -> JobConfig:
+    def _job(self, name: str, keys: JobKeys, line: int, pipeline: dict[str, Any]) -> JobConfig:
         return JobConfig(
             name=name,
             run=keys.run or "",
@@ -220,6 +229,7 @@ class _Loader:
             env_vars=MappingProxyType(dict(keys.env_vars)),
             triggers=keys.triggers,
             line=line,
+            **pipeline,
         )
 
     def _input(self, keys: str | InputKeys | None) -> JobInput | None:

@@ -12,6 +12,7 @@ from runner.jobskeys import DefaultsKeys, FileKeys, FunctionKeys, InputKeys, Job
 from runner.jsonschema import plain_default
 from runner.kinds import EitherKind, Kind, ListKind, MapKind
 from runner.schema import Key, model_of
+from runner.stepkeys import ConcurrencyKeys, ParamKeys, StepKeys, TaskKeys
 from runner.yamlnodes import MAX_ALIASED, MAX_BYTES, MAX_DEPTH
 
 EXAMPLE = """\
@@ -98,6 +99,10 @@ _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("jobs.NAME", JobKeys),
     ("jobs.NAME.input", InputKeys),
     ("jobs.NAME.output", OutputKeys),
+    ("jobs.NAME.steps.STEP", StepKeys),
+    ("jobs.NAME.on_failure", TaskKeys),
+    ("jobs.NAME.params.PARAM", ParamKeys),
+    ("jobs.NAME.concurrency", ConcurrencyKeys),
 )
 
 

@@ -173,7 +173,7 @@ def kind_of(annotation: Any, rule: Rule = PLAIN) -> Kind:
     list, tuple[T, ...], Sequence, dict and Mapping with string keys, unions of them, Annotated with
     Rule. Raises UsageError for anything else."""
     if isinstance(annotation, type) and annotation in _SCALARS:
-        return _SCALARS[annotation](rule)
+        return _SCALARS[annotation](PLAIN if annotation is type(None) else rule)
     if annotation is Any or annotation is object:
         return AnythingKind()
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)

@@ -147,8 +147,7 @@ REFUSED = {
     "known: f",
     f"version: 1\n{FUNCTION}\njobs: {{j: {{}}}}": "jobs.yaml:3:11 jobs.j: one of 'run', 'steps' or 'batch' is required",
     f"version: 1\n{FUNCTION}\njobs: {{j: {{run: null}}}}": "jobs.yaml:3:17 jobs.j.run: expected a name",
-    f"version: 1\n{FUNCTION}\njobs: {{j: {{steps: {{}}}}}}": "jobs.yaml:3:19 jobs.j.steps: no installed plugin "
-    "provides 'steps'; it comes with plugin runner_pipeline",
+    f"version: 1\n{FUNCTION}\njobs: {{j: {{steps: {{}}}}}}": "jobs.yaml:3:19 jobs.j.steps: a pipeline has at least one",
     f"version: 1\n{FUNCTION}\njobs: {{j: {{batch: {{}}}}}}": "jobs.yaml:3:19 jobs.j.batch: no installed plugin "
     "provides 'batch'; it comes with plugin runner_files",
     f"version: 1\n{FUNCTION}\njobs: {{j: {{run: f, on: x}}}}": "jobs.yaml:3:20 jobs.j.on: unknown key 'on'; did you "

@@ -13,16 +13,20 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from runner.errors import ConfigError, UsageError
-from runner.jobskeys import DefaultsKeys, FileKeys, FunctionKeys, InputKeys, JobKeys, OutputKeys, SecretKeys
+from runner.jobskeys import AllowKeys, DefaultsKeys, FileKeys, FunctionKeys, InputKeys, JobKeys, OutputKeys, SecretKeys
 from runner.jsonschema import json_schema, settings_schema
 from runner.kinds import INVALID, CustomKind, Kind, Reader, Rule
 from runner.loading import load
 from runner.reference import EXAMPLE
 from runner.schema import check_settings, model_of, parts, read_given
+from runner.stepkeys import ConcurrencyKeys, ParamKeys, StepKeys, TaskKeys
 from runner.yamlnodes import Entries, Items, Node, Scalar, parse
 from tests.jobs_yaml_cases import CATALOGUE, REFUSED, WHOLE, Catalogue, by_name, provider
 
-KEYS = (FileKeys, DefaultsKeys, FunctionKeys, SecretKeys, JobKeys, InputKeys, OutputKeys)
+KEYS = (
+    *(FileKeys, DefaultsKeys, FunctionKeys, AllowKeys, SecretKeys, JobKeys, InputKeys, OutputKeys),
+    *(StepKeys, TaskKeys, ParamKeys, ConcurrencyKeys),
+)
 DOCS = Path(__file__).parent.parent / "docs"
 
 
