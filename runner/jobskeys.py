@@ -27,6 +27,21 @@ Batch = Annotated[Any, Custom("batch", "a mapping")]
 
 
 @dataclass(frozen=True, kw_only=True)
+class AllowKeys:
+    """What a function is granted. A host function that needs a grant, called without it, ends the
+    invocation with an error that names the grant. A change makes a new version of the function."""
+
+    enqueue: tuple[Name, ...] = field(
+        default=(),
+        metadata=_doc(
+            "Jobs that it may enqueue with `enqueue_background` and `schedule_once`.",
+            called=("jobs", "enqueue_background", "schedule_once", "schedule"),
+            example="[resize, notify]",
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DefaultsKeys:
     """Settings of every function that does not say otherwise. `env_vars` are merged name by name; any
     other setting of a function takes the place of the default."""
@@ -87,6 +102,14 @@ class DefaultsKeys:
         default=(),
         metadata=_doc(
             "Names of the declared `secrets` that the function may ask for.", called=("secret",), example="[API_KEY]"
+        ),
+    )
+    allow: AllowKeys = field(
+        default_factory=AllowKeys,
+        metadata=_doc(
+            "What the function is granted. Left out: nothing.",
+            called=("grants", "permissions", "rights"),
+            example="{enqueue: [notify]}",
         ),
     )
 

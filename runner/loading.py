@@ -10,7 +10,7 @@ import difflib
 import itertools
 import json
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,7 +29,7 @@ from runner.jobskeys import (
     SecretKeys,
 )
 from runner.kinds import INVALID, MAX_PROBLEMS, PathKind, Reader, TooManyProblemsError, is_x
-from runner.models import FunctionDefinition
+from runner.models import FunctionDefinition, Rights
 from runner.schema import Given, read_given
 from runner.steps import PipelineReader, check_cycles, refuse_without_steps
 from runner.yamlnodes import MAX_BYTES, Entries, Items, Node, Scalar, decode, join, parse, shorten
@@ -172,25 +172,34 @@ class _Loader:
 
     def _functions(self, file: Given, namespace: str) -> dict[str, FunctionConfig]:
         defaults = file.values.get("defaults")
-        known = _lines(file, "secrets")
+        secrets, jobs = _lines(file, "secrets"), _lines(file, "jobs")
         if defaults is not None:
-            self._check_secrets(defaults, known)
+            self._check_grants(defaults, secrets, jobs)
         lines, functions = _lines(file, "functions"), {}
         for name, given in file.values.get("functions", {}).items():
-            self._check_secrets(given, known)
+            self._check_grants(given, secrets, jobs)
             if "source" in given.values:
                 self._lookup.check_source(given.values["source"], given.nodes["source"], join(given.where, "source"))
             keys = FunctionKeys(**(_merged(defaults.values, given.values) if defaults else given.values))
             functions[name] = _function(name, namespace, keys, lines[name])
         return functions
 
-    def _check_secrets(self, given: Given, known: Mapping[str, int]) -> None:
-        node = given.nodes.get("secrets")
+    def _check_grants(self, given: Given, secrets: Mapping[str, int], jobs: Mapping[str, int]) -> None:
+        """That every secret and job that is granted by name is declared."""
+        names = given.values.get("secrets", ())
+        self._check_declared("secret", names, given.nodes.get("secrets"), join(given.where, "secrets"), secrets)
+        allow = given.nodes.get("allow")
+        if isinstance(allow, Entries) and "allow" in given.values:
+            where = join(join(given.where, "allow"), "enqueue")
+            self._check_declared("job", given.values["allow"].enqueue, allow.get("enqueue"), where, jobs)
+
+    def _check_declared(
+        self, what: str, names: Sequence[str], node: Node | None, where: str, known: Mapping[str, int]
+    ) -> None:
         for index, item in enumerate(node.items if isinstance(node, Items) else ()):
-            if isinstance(item, Scalar) and item.value in given.values["secrets"] and item.value not in known:
-                hint = self._reader.guess(item.value, known) or "; declare it under `secrets`"
-                place = f"{join(given.where, 'secrets')}[{index}]"
-                self._reader.report(item, place, f"no secret {item.value!r} is declared{hint}")
+            if isinstance(item, Scalar) and item.value in names and item.value not in known:
+                hint = self._reader.guess(item.value, known) or f"; declare it under `{what}s`"
+                self._reader.report(item, f"{where}[{index}]", f"no {what} {item.value!r} is declared{hint}")
 
     def _jobs(self, file: Given) -> dict[str, JobConfig]:
         functions, lines, jobs = _lines(file, "functions"), _lines(file, "jobs"), {}
@@ -270,6 +279,7 @@ def _function(name: str, namespace: str, keys: FunctionKeys, line: int) -> Funct
         env_vars=MappingProxyType(dict(keys.env_vars)),
         executor=executor.name,
         secrets=keys.secrets,
+        allow=Rights(enqueue=keys.allow.enqueue),
     )
     return FunctionConfig(
         definition=definition,

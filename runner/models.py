@@ -51,6 +51,19 @@ def _check_aware(name: str, moment: datetime) -> None:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Rights:
+    """What a function may ask of its host beyond its own limits: the grants under `allow:`. Empty grants
+    nothing."""
+
+    enqueue: tuple[str, ...] = ()
+    """Names of the jobs it may enqueue."""
+
+
+NO_RIGHTS = Rights()
+"""What a function has that is granted nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FunctionDefinition:
     """What a function is to be: its limits and rights, before it is registered."""
 
@@ -78,6 +91,8 @@ class FunctionDefinition:
     """The executor that runs it; `auto` lets the runner choose."""
     secrets: tuple[str, ...] = ()
     """Names of the secrets it may ask for."""
+    allow: Rights = NO_RIGHTS
+    """What it is granted."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +125,7 @@ class Function:
     env_vars: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     executor: str = "auto"
     secrets: tuple[str, ...] = ()
+    allow: Rights = NO_RIGHTS
 
     def __post_init__(self) -> None:
         _check_aware("created_at", self.created_at)
@@ -134,6 +150,8 @@ class InvocationContext:
     """What the guest sees as its environment."""
     secrets: Mapping[str, str] = field(default_factory=lambda: EMPTY, repr=False)
     """Values of the secrets granted, by name. Never logged."""
+    allow: Rights = NO_RIGHTS
+    """What the function's version is granted."""
     run_id: int | None = None
     """The run of the durable queue that this is an attempt of; None for several at once, and in the foreground."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from runner.jobskeys import DefaultsKeys, FileKeys, FunctionKeys, InputKeys, JobKeys, OutputKeys, SecretKeys
+from runner.jobskeys import AllowKeys, DefaultsKeys, FileKeys, FunctionKeys, InputKeys, JobKeys, OutputKeys, SecretKeys
 from runner.jsonschema import plain_default
 from runner.kinds import EitherKind, Kind, ListKind, MapKind
 from runner.schema import Key, model_of
@@ -95,6 +95,7 @@ _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("Top level", FileKeys),
     ("defaults", DefaultsKeys),
     ("functions.NAME", FunctionKeys),
+    ("functions.NAME.allow", AllowKeys),
     ("secrets.NAME", SecretKeys),
     ("jobs.NAME", JobKeys),
     ("jobs.NAME.input", InputKeys),

@@ -136,6 +136,11 @@ REFUSED = {
     "expected an integer >= 1, got 0",
     "version: 1\ndefaults: {executor: {wasmer: {worker: 1}}}": "jobs.yaml:2:32 defaults.executor.wasmer.worker: "
     "unknown key 'worker'; did you mean 'workers'?",
+    # grants
+    "version: 1\ndefaults: {allow: {enqueue: [a]}}": "jobs.yaml:2:30 defaults.allow.enqueue[0]: no job 'a' is "
+    "declared; declare it under `jobs`",
+    "version: 1\ndefaults: {allow: {http: true}}": "jobs.yaml:2:20 defaults.allow.http: unknown key 'http'; known: "
+    "enqueue",
     # secrets
     "version: 1\nsecrets: {A: {env: A, file: b}}": "jobs.yaml:2:23 secrets.A.file: 'file' stands beside 'env'; exactly "
     "one of 'env' and 'file' is allowed",
@@ -220,12 +225,14 @@ FUNCTIONS_REFUSED = {
     "{wasm: functions/clean.wasm, env_vars: {1: a}}": "f.env_vars[1]: expected the name of a variable",
     "{wasm: functions/clean.wasm, secrets: KEY}": "expected a list, got 'KEY'",
     "{wasm: functions/clean.wasm, secrets: [KEX]}": "f.secrets[0]: no secret 'KEX' is declared; did you mean 'KEY'?",
+    "{wasm: functions/clean.wasm, allow: [a]}": "f.allow: expected a mapping, got a list",
+    "{wasm: functions/clean.wasm, allow: {enqueue: a}}": "f.allow.enqueue: expected a list, got 'a'",
+    "{wasm: functions/clean.wasm, allow: {enqueue: [1a]}}": "f.allow.enqueue[0]: expected a name",
     "{wasm: functions/clean.wasm, executor: wasmar}": "no installed plugin provides executor 'wasmar'; did you mean",
     "{wasm: functions/clean.wasm, executor: dask}": "it comes with plugin runner_dask",
     "{wasm: functions/clean.wasm, executor: {wasmer: {}, wasmtime: {}}}": "expected an executor's name, or a mapping",
     "{wasm: functions/clean.wasm, executor: {}}": "expected an executor's name, or a mapping from it to its settings",
     "{wasm: functions/clean.wasm, executor: {wasmer: 3}}": "f.executor.wasmer: expected a mapping, got 3",
-    "{wasm: functions/clean.wasm, allow: {}}": "f.allow: unknown key 'allow'",
     "{wasm: functions/clean.wasm, pure: true}": "f.pure: unknown key 'pure'",
     "{wasm: functions/clean.wasm, version: 3}": "f.version: unknown key 'version'",
     "3": "f: expected a mapping, got 3",

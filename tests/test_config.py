@@ -18,6 +18,7 @@ from runner.config import Config, JobInput
 from runner.errors import ConfigError, FileUnavailable, NotAvailable, Problem, UsageError
 from runner.jobskeys import FileKeys, FunctionKeys, JobKeys
 from runner.loading import load
+from runner.models import Rights
 from runner.schema import model_of
 from runner.yamlnodes import MAX_BYTES
 from tests.jobs_yaml_cases import (
@@ -94,6 +95,16 @@ class TestValid:
         assert dict(jobs["first"].env_vars) == {"LIMIT": "3"}
         assert jobs["third"].input == JobInput(path=project / "data.csv")
         assert jobs["third"].output is None
+
+    def test_grants(self, loaded: Load) -> None:
+        functions = "{wasm: functions/clean.wasm, allow: {enqueue: [j, k]}}, g: {wasm: functions/clean.wasm}"
+        config = loaded(
+            f"version: 1\ndefaults: {{allow: {{enqueue: [k]}}}}\nfunctions: {{f: {functions}}}\n"
+            "jobs: {j: {run: f}, k: {run: g}}"
+        )
+        granted = [one.definition.allow for one in config.functions.values()]
+        assert granted == [Rights(enqueue=("j", "k")), Rights(enqueue=("k",))]
+        assert loaded(WHOLE).functions["charge"].definition.allow == Rights()
 
     def test_triggers(self, loaded: Load) -> None:
         tick, boot = loaded(WHOLE).jobs["first"].triggers

@@ -23,9 +23,10 @@ from runner_sqlite.settings import SqliteSettings
 
 from runner.contracts import FunctionRegistry, Host
 from runner.errors import StoreError, UsageError
-from runner.models import LogEntry, LogLevel
+from runner.models import LogEntry, LogLevel, Rights
 from runner.testing import RegistryContract
 from runner.testing.registry import definition, in_threads, module
+from runner.wasm import content_id
 
 MODULE_BYTES = 200_000
 
@@ -44,6 +45,14 @@ for n in range(first, first + count):
     print(n, flush=True)
 """
 """A process that registers modules first, first + 1, ... and acknowledges each on stdout."""
+
+OF_THE_FIRST_SCHEMA = (
+    "INSERT INTO functions (id, name, namespace, version, wasm_cid, memory_limit_mb, timeout_seconds, is_public, "
+    "retry_count, retry_delay_seconds, status, created_at, updated_at, env_vars, executor, secrets) "
+    "VALUES ('1', 'clean', 'shop', 1, ?, 64, 30, 0, 0, 5, 'active', ?, ?, '{}', 'auto', '[]')",
+    (content_id(module("a")), "2026-01-01T00:00:00+00:00", "2026-01-01T00:00:00+00:00"),
+)
+"""Puts a function into a store of the first schema."""
 
 
 class TestSqliteRegistry(RegistryContract):
@@ -253,16 +262,21 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, monke
     path = tmp_path / "runner.db"
     with monkeypatch.context() as patch:
         patch.setattr(migrations, "MIGRATIONS", migrations.MIGRATIONS[:1])
-        with closing(SqliteRegistry(path)) as registry:
-            registry.register(definition(), module("a"))
-            function = registry.get("shop", "clean")
+        Store(path).close()
     assert "logs" not in tables(path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("INSERT INTO blobs VALUES (?, 1, ?)", (content_id(module("a")), module("a")))
+        connection.execute(*OF_THE_FIRST_SCHEMA)
+        connection.commit()
     with closing(SqliteRegistry(path)) as registry:
-        assert registry.get("shop", "clean") == function
+        function = registry.get("shop", "clean")
+        assert (function.memory_limit_mb, function.allow) == (64, Rights())
+        assert registry.register(definition(), module("a")) == function
+        assert [each.version for each in registry.versions("shop", "clean")] == [1]
         registry.add_logs(function, "1", [LogEntry(LogLevel.INFO, "x", 1.0)])
     with closing(sqlite3.connect(path)) as connection:
         steps = connection.execute("SELECT number, name FROM migrations ORDER BY number").fetchall()
-    assert steps == [(1, "functions_and_blobs"), (2, "logs"), (3, "runs")]
+    assert steps == [(1, "functions_and_blobs"), (2, "logs"), (3, "runs"), (4, "rights")]
 
 
 def test_an_interrupted_migration_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

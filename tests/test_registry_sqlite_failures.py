@@ -107,6 +107,8 @@ def test_a_truncated_file_is_damaged(path: Path, size: int) -> None:
         ("updated_at", "2020-01-01"),
         ("env_vars", "{"),
         ("secrets", 7),
+        ("allow", '{"fly": ["home"]}'),
+        ("allow", "7"),
     ],
 )
 def test_a_row_that_cannot_be_is_damage(path: Path, column: str, value: object) -> None:

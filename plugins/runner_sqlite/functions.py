@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import datetime, timezone
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner.contracts import FunctionRegistry
 from runner.errors import FunctionNotFound, InvalidInput, UsageError
-from runner.models import Function, FunctionDefinition, FunctionStatus, LogEntry, LogLevel
+from runner.models import Function, FunctionDefinition, FunctionStatus, LogEntry, LogLevel, Rights
 from runner.wasm import content_id
 from runner_sqlite.connection import Store, database
 from runner_sqlite.failures import damaged, damaged_module
@@ -38,6 +38,7 @@ _TO_COLUMN: dict[str, Callable[[Any], Any]] = {
     "updated_at": datetime.isoformat,
     "env_vars": lambda env_vars: json.dumps(dict(env_vars), sort_keys=True),
     "secrets": lambda secrets: json.dumps(list(secrets)),
+    "allow": lambda rights: json.dumps({name: list(value) for name, value in asdict(rights).items() if value}),
 }
 _FROM_COLUMN: dict[str, Callable[[Any], Any]] = {
     "status": FunctionStatus,
@@ -46,6 +47,7 @@ _FROM_COLUMN: dict[str, Callable[[Any], Any]] = {
     "updated_at": datetime.fromisoformat,
     "env_vars": lambda text: MappingProxyType(dict(json.loads(text))),
     "secrets": lambda text: tuple(json.loads(text)),
+    "allow": lambda text: Rights(**{name: tuple(value) for name, value in dict(json.loads(text)).items()}),
 }
 
 

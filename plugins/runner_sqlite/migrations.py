@@ -83,7 +83,12 @@ def _runs(db: Database) -> None:
         db.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_functions_and_blobs, _logs, _runs)
+def _rights(db: Database) -> None:
+    # In JSON. Functions registered before were granted nothing.
+    db.table("functions").add_column("allow", str, not_null_default="{}")
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_functions_and_blobs, _logs, _runs, _rights)
 """Step n brings a store from schema n - 1 to schema n."""
 
 

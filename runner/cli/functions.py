@@ -37,6 +37,7 @@ SHOWN = (
     "dlq_topic",
     "env_vars",
     "secrets",
+    "allow",
     "created_at",
     "created_by",
 )
@@ -139,7 +140,7 @@ def _list(found: Iterable[Function], as_json: bool) -> None:
 def _text(value: object) -> str:
     plain = console.plain(value)
     if isinstance(plain, dict):
-        return ", ".join(f"{name}={item}" for name, item in plain.items())
+        return ", ".join(f"{name}={_text(item)}" for name, item in plain.items() if item != [])
     if isinstance(plain, list):
         return ", ".join(map(str, plain))
     return "" if plain is None else str(plain)

@@ -23,7 +23,7 @@ import pytest
 
 from runner.contracts import FunctionRegistry
 from runner.errors import FunctionNotFound, InvalidInput, UsageError
-from runner.models import Function, FunctionDefinition, FunctionStatus, LogEntry, LogLevel
+from runner.models import Function, FunctionDefinition, FunctionStatus, LogEntry, LogLevel, Rights
 from runner.wasm import content_id
 
 EMPTY_MODULE = b"\0asm\x01\0\0\0"
@@ -105,6 +105,7 @@ class RegistryContract:
             "env_vars": {"REGION": "eu", "EMPTY": ""},
             "executor": "wasmtime",
             "secrets": ("PAYMENTS_KEY", "OTHER"),
+            "allow": Rights(enqueue=("notify", "resize")),
         }
         registry.register(definition(**settings), module("a"), source_cid="bafksource")
         function = registry.get("shop", "clean")
@@ -142,6 +143,7 @@ class RegistryContract:
             {"env_vars": {}},
             {"executor": "wasmtime"},
             {"secrets": ("KEY",)},
+            {"allow": Rights(enqueue=("notify",))},
         ],
         ids=str,
     )
