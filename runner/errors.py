@@ -29,6 +29,7 @@
     │   ├── StoreDamaged
     │   ├── StoreLocked
     │   ├── StoreFull
+    │   ├── StoreGone              its file was deleted or replaced under us
     │   └── StoreReadOnly
     └── InvocationError            how a guest ended                                  exit 1
         ├── Trapped
@@ -281,6 +282,12 @@ class StoreLocked(StoreError):
 
 class StoreFull(StoreError):
     """No room is left where the store lives."""
+
+
+class StoreGone(StoreError):
+    """The store's file was deleted or replaced while it was open: whoever has it open must start again."""
+
+    retryable = False
 
 
 class StoreReadOnly(StoreError):

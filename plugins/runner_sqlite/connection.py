@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runner.errors import StoreError, StoreReadOnly, UsageError
+from runner.errors import StoreGone, StoreReadOnly, UsageError
 from runner_sqlite import migrations
 from runner_sqlite.failures import damaged, is_writable, locked, read_only, translated
 
@@ -60,6 +60,7 @@ class Store:
         self._write_lock = threading.Lock()
         self._closed = False
         self._process = os.getpid()
+        self._identity: tuple[int, int] | None = None
         with translated(self.path):
             self._uri, self.writable = self._find()
         try:
@@ -163,6 +164,8 @@ class Store:
         return f"file:{quoted}?mode=ro", False
 
     def _connect(self) -> sqlite3.Connection:
+        if self.writable and self._identity is not None and not self._is_in_place():
+            raise self._gone()  # SQLite would make an empty one
         connection = sqlite3.connect(
             self._uri,
             uri=True,
@@ -207,13 +210,17 @@ class Store:
 
     def _check_file_identity(self) -> None:
         """SQLite goes on writing to a deleted file, and all of it would be lost."""
+        if not self._log.exists() or not self._is_in_place():
+            raise self._gone()
+
+    def _is_in_place(self) -> bool:
         try:
-            self._log.stat()
-            if self._file_identity() == self._identity:
-                return
+            return self._file_identity() == self._identity
         except FileNotFoundError:
-            pass
-        raise StoreError(
+            return False
+
+    def _gone(self) -> StoreGone:
+        return StoreGone(
             f"the store {self.path} or its {self._log.name} was deleted or replaced while it was open; "
             "what was to be written now is lost; start again"
         )
