@@ -20,7 +20,7 @@ from runner.errors import InvocationError, RunnerError, Stopped
 from runner.files import write_whole
 from runner.models import Function, InvocationContext, InvocationResult
 from runner.outcomes import outcome_of
-from runner.runs import Claim, Outcome, Released
+from runner.runs import Cancelled, Claim, Outcome, Released
 
 if TYPE_CHECKING:
     from runner.app import Runner
@@ -35,7 +35,8 @@ class Watch(Protocol):
     """Whoever may want to end what is being carried out."""
 
     def begin(self, claims: Sequence[Claim], stop: Callable[[], Any]) -> None:
-        """These are at a worker from now on; `stop` ends them, in any thread and at any time."""
+        """These are at a worker from now on; `stop` ends them, in any thread and at any time. Raises
+        Stopped if one of them must not begin any more."""
 
     def verdict(self, claim: Claim) -> Outcome | None:
         """How a run is to end, if somebody asked for its end."""
@@ -86,15 +87,12 @@ class Carrier:
     # One by one
 
     def _alone(self, claim: Claim, function: Function, job: JobConfig | None, watch: Watch) -> Outcome:
-        verdict = watch.verdict(claim)
-        if verdict is not None:
-            return verdict
-        if watch.leaving():
-            return Released(claim.run_id, claim.token, "the daemon stopped before it began", started=False)
+        if watch.leaving() or watch.verdict(claim) is not None:
+            return _stopped(claim, watch, InvocationResult(None, Stopped(begun=False)))
         result = self._guarded(lambda: self._invoke(claim, function, job, watch))
         self._measure(function, result)
         if isinstance(result.error, Stopped):
-            return watch.verdict(claim) or Released(claim.run_id, claim.token, str(result.error))
+            return _stopped(claim, watch, result)
         if result.error is None and job is not None and job.output is not None:
             result = self._write_output(job, result)
         return self._outcome(claim, result, function.retry_delay_seconds)
@@ -129,9 +127,14 @@ class Carrier:
             return False
         shares = self._shares.get(function.wasm_cid)
         if shares is None:
-            module = wasm.inspect(self._runner.registry.get_wasm_bytes(function.wasm_cid))
-            shares = self._shares[function.wasm_cid] = not wasm.needs_identity(module)
+            shares = self._shares[function.wasm_cid] = self._is_anonymous(function)
         return shares
+
+    def _is_anonymous(self, function: Function) -> bool:
+        try:
+            return not wasm.needs_identity(wasm.inspect(self._runner.registry.get_wasm_bytes(function.wasm_cid)))
+        except RunnerError:  # no WebAssembly, or it cannot be read now: each run will tell its own reason
+            return False
 
     def _together(
         self, claims: list[Claim], function: Function, job: JobConfig | None, watch: Watch
@@ -141,7 +144,7 @@ class Carrier:
             for claim, result in zip(claims, results, strict=False):
                 self._measure(function, result)
                 if isinstance(result.error, Stopped):
-                    yield watch.verdict(claim) or Released(claim.run_id, claim.token, str(result.error))
+                    yield _stopped(claim, watch, result)
                 else:
                     yield self._outcome(claim, result, function.retry_delay_seconds)
 
@@ -185,6 +188,15 @@ class Carrier:
         return outcome_of(
             claim, result, retry_delay_seconds=retry_delay_seconds, now=self._now(), chance=self._chance()
         )
+
+
+def _stopped(claim: Claim, watch: Watch, result: InvocationResult) -> Outcome:
+    """How a run ends that was stopped or kept from beginning: as somebody asked, or else it goes back."""
+    verdict = watch.verdict(claim) or Released(claim.run_id, claim.token, "it was stopped with others")
+    if isinstance(verdict, Cancelled):
+        return verdict._replace(duration_ms=result.duration_ms, logs=result.logs)
+    begun = isinstance(result.error, Stopped) and result.error.begun
+    return verdict._replace(started=begun) if isinstance(verdict, Released) else verdict
 
 
 def _executor_failed(error: Exception) -> InvocationError:

@@ -16,7 +16,7 @@ from typing import Any
 
 from runner.carrier import Carrier
 from runner.doorbell import Doorbell
-from runner.errors import StoreDamaged, StoreError
+from runner.errors import Stopped, StoreError
 from runner.run_store import RunStore
 from runner.runs import Cancelled, Claim, Claimant, Outcome, Released, RunStatus
 
@@ -49,6 +49,9 @@ class Busy:
 class Observer:
     """What the owner of lanes is told; all in a lane's thread. Does nothing by itself."""
 
+    def stirred(self) -> None:
+        """A lane has begun to hold runs, so that `tend` is wanted, or has ended."""
+
     def ended(self, claims: Sequence[Claim], outcomes: Sequence[Outcome], statuses: Sequence[RunStatus | None]) -> None:
         """Outcomes were recorded; the status that each run has now, None for one that was refused."""
 
@@ -66,9 +69,15 @@ class Lane:
         self._lanes = lanes
         self._lock = threading.Lock()
         self._held: dict[Key, Claim] = {}
+        """All that is claimed and not on the disk again, in whatever state below."""
+        self._waiting: dict[Key, Claim] = {}
+        """What has not begun."""
+        self._given_back: dict[Key, Outcome] = {}
+        """What will not begin here any more."""
         self._done: list[Outcome] = []
         self._verdicts: dict[Key, Outcome] = {}
         self._current: tuple[Sequence[Claim], Callable[[], Any], float] | None = None
+        self._recorded = 0.0
         self._limit = 1
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -77,11 +86,16 @@ class Lane:
     def begin(self, claims: Sequence[Claim], stop: Callable[[], Any]) -> None:
         """See Watch."""
         with self._lock:
+            if any(self.verdict(claim) is not None for claim in claims):
+                raise Stopped(begun=False)
+            for claim in claims:
+                self._waiting.pop((claim.run_id, claim.token), None)
             self._current = (claims, stop, time.monotonic())
 
     def verdict(self, claim: Claim) -> Outcome | None:
         """See Watch."""
-        return self._verdicts.get((claim.run_id, claim.token))
+        key = claim.run_id, claim.token
+        return self._verdicts.get(key) or self._given_back.get(key)
 
     def leaving(self) -> bool:
         """See Watch."""
@@ -112,18 +126,34 @@ class Lane:
             self._stop_marked()
 
     def flush(self) -> None:
-        """Record outcomes that have waited for the rest of their claim, and stop again what was to be
-        stopped and had not begun."""
+        """Record outcomes that have waited for the rest of their claim, give back what waits behind a
+        run that takes its time, and stop again what was to be stopped and had not begun."""
+        late = time.monotonic() - TEND_SECONDS
         with self._lock:
-            waiting = self._current is not None and time.monotonic() - self._current[2] > TEND_SECONDS
-            done, self._done = (self._done, []) if waiting else ([], self._done)
             self._stop_marked()
-        if done:
-            try:
-                self._told(done, self._lanes.store.finish(done, now=self._lanes.now()))
-            except StoreError:
-                with self._lock:
-                    self._done[:0] = done  # the lane itself tries again, and tells
+            if self._current is None:
+                return
+            if self._current[2] < late:
+                self._give_back_rest()
+            if not self._done or self._recorded > late:
+                return
+            done, self._done, self._recorded = self._done, [], time.monotonic()
+        try:
+            statuses = self._lanes.store.finish(done, now=self._lanes.now())
+        except BaseException as error:
+            with self._lock:
+                self._done[:0] = done
+            if isinstance(error, StoreError):
+                return  # the lane itself tries again, and tells
+            raise
+        self._told(done, statuses)
+
+    def _give_back_rest(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for key in waiting:
+            outcome = Released(*key, "it waited behind a long run", started=False)
+            self._given_back[key] = outcome
+            self._done.append(outcome)
 
     def _stop_marked(self) -> None:
         if self._current is not None and self._verdicts:
@@ -146,12 +176,14 @@ class Lane:
                     return
         except BaseException as error:
             self._lanes.observer.broken(error)
+        finally:
+            self._lanes.observer.stirred()
 
     def _exchange(self) -> list[Claim]:
         """Record what ended, and claim. After a refusal of the store nothing is claimed and what ended
         is kept. When leaving, only outcomes are recorded."""
         with self._lock:
-            done, self._done = self._done, []
+            done, self._done, self._recorded = self._done, [], time.monotonic()
         lanes = self._lanes
         try:
             claims: list[Claim] = []
@@ -162,12 +194,13 @@ class Lane:
         except StoreError as error:
             with self._lock:
                 self._done[:0] = done
-            if isinstance(error, StoreDamaged):
+            if not error.retryable:
                 raise
             lanes.observer.refused(error)
             lanes.pause(AGAIN_SECONDS)
             return []
-        self._hold(claims)
+        if claims:
+            self._hold(claims)
         self._told(done, statuses)
         if len(claims) == self._limit:
             lanes.doorbell.ring()  # there may be more: another lane takes it
@@ -175,8 +208,9 @@ class Lane:
 
     def _hold(self, claims: Sequence[Claim]) -> None:
         with self._lock:
-            for claim in claims:
-                self._held[claim.run_id, claim.token] = claim
+            self._waiting = {(claim.run_id, claim.token): claim for claim in claims}
+            self._held.update(self._waiting)
+        self._lanes.observer.stirred()
 
     def _told(self, done: Sequence[Outcome], statuses: Sequence[RunStatus | None]) -> None:
         if not done:
@@ -192,9 +226,12 @@ class Lane:
         begun = time.monotonic()
         for outcome in self._lanes.carrier.carry_out(claims, self):
             with self._lock:
-                self._done.append(outcome)
+                if (outcome.run_id, outcome.token) not in self._given_back:
+                    self._done.append(outcome)
         with self._lock:
             self._current = None
+            self._waiting.clear()
+            self._given_back.clear()
         self._adapt(time.monotonic() - begun, len(claims))
 
     def _adapt(self, seconds: float, runs: int) -> None:
@@ -240,8 +277,6 @@ class Lanes:
     def tend(self) -> None:
         """Renew leases when it is time, stop what is no longer ours or is to be cancelled, and record what
         has waited too long. May raise StoreError; call again later."""
-        for lane in self.lanes:
-            lane.flush()
         if not self.holding():
             self._renewed = time.monotonic()
             return
@@ -249,6 +284,8 @@ class Lanes:
             self._renew()
         else:
             self.cancel(self.store.cancel_requests(self.claimant.owner))
+        for lane in self.lanes:
+            lane.flush()
 
     def _renew(self) -> None:
         until = self.now() + timedelta(seconds=self.claimant.lease_seconds)
@@ -278,10 +315,11 @@ class Lanes:
         self._end([Released(*key, reason) for key in self.holding()])
 
     def join(self, timeout_seconds: float) -> bool:
-        """Wait for the lanes to end; whether all have."""
+        """Wait for the lanes to end; whether all have, or never began."""
         until = time.monotonic() + timeout_seconds
         for lane in self.lanes:
-            lane.thread.join(max(0.0, until - time.monotonic()))
+            if lane.thread.is_alive():
+                lane.thread.join(max(0.0, until - time.monotonic()))
         return not any(lane.thread.is_alive() for lane in self.lanes)
 
     def close(self) -> None:

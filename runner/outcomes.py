@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from runner.errors import InvalidInput, NotAvailable, RunnerError, StoreError, WorkerLost
+from runner.errors import NotAvailable, RunnerError, StoreError, WorkerLost
 from runner.models import InvocationResult
 from runner.retry import delay_seconds
 from runner.runs import Claim, Dead, Failed, Failure, Lost, Outcome, Retry, Succeeded
@@ -37,4 +37,4 @@ def outcome_of(
 
 def _may_change(error: RunnerError) -> bool:
     """Whether it is the machine's fault: the same run may work once somebody has seen to it."""
-    return isinstance(error, NotAvailable | StoreError) and not isinstance(error, InvalidInput)
+    return isinstance(error, NotAvailable | StoreError)
