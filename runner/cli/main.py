@@ -32,6 +32,7 @@ COMMANDS = {
     "init": Lazy("runner.cli.init", "init", "Make a starter project that is ready to run."),
     "validate": Lazy("runner.cli.validate", "validate", "Check jobs.yaml and the modules it names."),
     "run": Lazy("runner.cli.run", "run", "Run jobs, once and here."),
+    "graph": Lazy("runner.cli.graph", "graph", "Draw the steps of a job and what each of them needs."),
     "invoke": Lazy("runner.cli.invoke", "invoke", "Call one function."),
     "serve": Lazy("runner.cli.serve", "serve", "Serve the jobs, until told to end."),
     "status": Lazy("runner.cli.status", "status", "Tell which daemons serve and how much waits."),
