@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import cast
 
 from runner.cli.project import Project
 from runner.errors import FileUnavailable
@@ -30,18 +31,18 @@ def read_given(project: Project, given: str | None, *, most: int | None = None) 
     return given.encode(errors="surrogateescape")
 
 
-def open_given(given: str) -> AbstractContextManager[BinaryIO]:
+def open_given(given: str) -> AbstractContextManager[BufferedReader]:
     """A file, or - for stdin, which stays open. Raises FileUnavailable."""
     return _stdin() if given == STDIN else _file(given)
 
 
-def _stdin() -> AbstractContextManager[BinaryIO]:
+def _stdin() -> AbstractContextManager[BufferedReader]:
     if sys.stdin is None:
         raise FileUnavailable("standard input is closed")
-    return nullcontext(sys.stdin.buffer)
+    return nullcontext(cast(BufferedReader, sys.stdin.buffer))
 
 
-def _file(path: str) -> AbstractContextManager[BinaryIO]:
+def _file(path: str) -> AbstractContextManager[BufferedReader]:
     try:
         return Path(path).open("rb")
     except (OSError, ValueError) as error:

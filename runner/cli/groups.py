@@ -28,14 +28,18 @@ class Lazy(NamedTuple):
 
 
 class ProjectCommand(click.Command):
-    """A command that works on a project: the global options may stand behind its name too.
+    """A command that works on a project: the global options may stand behind its name too, but for a
+    short one that means something of its own there.
 
     What its function returns is the exit status; None is 0.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.params += global_options(hidden=True)
+        own = {name for param in self.params for name in param.opts}
+        for option in global_options(hidden=True):
+            option.opts = [name for name in option.opts if name not in own]
+            self.params.append(option)
 
 
 class Group(click.Group):

@@ -1,7 +1,8 @@
-"""A function's name on the command line: NAME or NAME@VERSION."""
+"""Names on the command line; that of a function is NAME or NAME@VERSION."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import click
@@ -38,3 +39,15 @@ class FunctionNameType(click.ParamType):  # type: ignore[type-arg]  # generic fr
         if not name or not (version.isascii() and version.isdigit()) or not 1 <= int(version[:10]) < 1 << 31:
             self.fail(f"{value!r}: expected NAME or NAME@VERSION with a version from 1, like clean@2", param, ctx)
         return FunctionName(name, int(version))
+
+
+class NameType(click.ParamType):  # type: ignore[type-arg]  # as above
+    """Reads a name as jobs.yaml has them."""
+
+    name = "name"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """See click.ParamType."""
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", str(value)):
+            self.fail(f"{value!r}: expected a letter, then letters, digits, _ or -, at most 64", param, ctx)
+        return str(value)

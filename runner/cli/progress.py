@@ -103,6 +103,30 @@ class Progress:
         sys.stderr.flush()
 
 
+class Counter:
+    """One line on a terminal that says how far something has come."""
+
+    def __init__(self, *, live: bool) -> None:
+        self._live = live
+        self._shown_at = 0.0
+
+    def show(self, text: str) -> None:
+        """This is how far it has come; shown only so often."""
+        if self._live and time.monotonic() - self._shown_at >= REDRAW_SECONDS:
+            self._shown_at = time.monotonic()
+            self._write(_CLEAR + text)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown_at:
+            self._shown_at = 0.0
+            self._write(_CLEAR)
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
 def _plain(report: JobReport) -> str:
     if report.reason:
         return f"{report.job}: {report.status} ({report.reason})"
