@@ -70,6 +70,7 @@ def _customs(catalogue: Catalogue) -> dict[str, Callable[[_Writer], Schema]]:
         "executor": lambda writer: writer.choice(catalogue.executors, extra=(AUTO_EXECUTOR,)),
         "registry": lambda writer: writer.choice(catalogue.registries),
         "trigger": lambda writer: writer.one_key(catalogue.triggers),
+        "jobs": lambda _: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
         "batch": lambda _: {"not": {}},
         "secret": lambda writer: writer.of(kind_of(SecretKeys)),
     }

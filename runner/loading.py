@@ -28,7 +28,7 @@ from runner.jobskeys import (
     RetentionKeys,
     SecretKeys,
 )
-from runner.kinds import INVALID, MAX_PROBLEMS, PathKind, Reader, TooManyProblemsError, is_x
+from runner.kinds import INVALID, MAX_PROBLEMS, PathKind, Reader, TextKind, TooManyProblemsError, is_x
 from runner.models import FunctionDefinition, Rights
 from runner.schema import Given, read_given
 from runner.steps import PipelineReader, check_cycles, refuse_without_steps
@@ -75,11 +75,13 @@ class _Loader:
         self._path, self._reader = path.absolute(), reader
         self._lookup = Lookup(catalogue, reader)
         self._default_executor: Any = INVALID
+        self._job_names: Mapping[str, None] = {}
         reader.customs = {
             "file": self._existing_file,
             "executor": self._executor,
             "registry": self._lookup.registry,
             "trigger": self._lookup.trigger,
+            "jobs": self._other_jobs,
             "batch": self._lookup.unprovided,
             "secret": self._secret_keys,
         }
@@ -89,6 +91,7 @@ class _Loader:
         if root is None:
             return None
         self._default_executor = self._read_default_executor(root)
+        self._job_names = dict.fromkeys(_keys(root, "jobs"))
         file = read_given(self._reader, root, FileKeys, "")
         namespace = file.values.get("namespace", "default")
         registry = file.values.get("registry")
@@ -134,6 +137,18 @@ class _Loader:
         if isinstance(node, Scalar) and isinstance(default, Choice) and default.name == node.value:
             return default
         return self._lookup.executor(node, where)
+
+    def _other_jobs(self, node: Node, where: str) -> Any:
+        """The names of jobs of this file, one or a list, as a tuple without repetitions; or INVALID."""
+        names = []
+        for index, item in enumerate(node.items if isinstance(node, Items) else [node]):
+            place = f"{where}[{index}]" if isinstance(node, Items) else where
+            name = TextKind().read(self._reader, item, place)
+            if name is not INVALID and name not in self._job_names:
+                hint = self._reader.guess(name, self._job_names) or "; declare it under `jobs`"
+                name = self._reader.report(item, place, f"no job {shorten(name)} is declared{hint}")
+            names.append(name)
+        return INVALID if INVALID in names else tuple(dict.fromkeys(names))
 
     def _existing_file(self, node: Node, where: str) -> Any:
         """The absolute path of a regular file, or INVALID."""
@@ -249,6 +264,13 @@ class _Loader:
         if keys.path is not None:
             return JobInput(path=self._path.parent / keys.path)
         return JobInput(data=json.dumps(keys.json, separators=(",", ":"), ensure_ascii=False).encode())
+
+
+def _keys(root: Node, key: str) -> list[str]:
+    """The names that are declared under a top-level key, valid or not."""
+    node = root.get(key) if isinstance(root, Entries) else None
+    entries = node.entries if isinstance(node, Entries) else []
+    return [name.value for name, _ in entries if isinstance(name.value, str) and not is_x(name)]
 
 
 def _lines(file: Given, key: str) -> dict[str, int]:
