@@ -14,10 +14,12 @@ from runner.config import Choice, TriggerConfig
 from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Provider
 from runner.jobskeys import AUTO_EXECUTOR
 from runner.kinds import INVALID, Reader, is_x
+from runner.records import COMPRESSED
 from runner.schema import read_given
 from runner.yamlnodes import Entries, Node, Scalar, join
 
 if TYPE_CHECKING:
+    from runner.records import Sink, Source
     from runner.triggers import TriggerSource
 
 FIRST_PARTY: Mapping[str, Mapping[str, str]] = {
@@ -30,6 +32,8 @@ FIRST_PARTY: Mapping[str, Mapping[str, str]] = {
         "pubsub": "runner_pubsub",
     },
     "builder": dict.fromkeys((".c", ".cpp", ".zig", ".wat"), "runner_builders"),
+    "source": dict.fromkeys(("jsonl", "csv", "lines", "files", "sqlite", "parquet"), "runner_files"),
+    "sink": dict.fromkeys(("jsonl", "csv", "lines", "files", "sqlite", "parquet"), "runner_files"),
     "key": {"steps": "runner_pipeline", "batch": "runner_files"},
 }
 """Which plugin of this project provides a name, for those who do not have it installed."""
@@ -49,6 +53,12 @@ class Catalogue(Protocol):
 
     @property
     def triggers(self) -> Mapping[str, Provider[TriggerSource]]: ...
+
+    @property
+    def sources(self) -> Mapping[str, Provider[Source]]: ...
+
+    @property
+    def sinks(self) -> Mapping[str, Provider[Sink]]: ...
 
 
 class Lookup:
@@ -85,6 +95,35 @@ class Lookup:
         key = where.rpartition(".")[2]
         plugin = FIRST_PARTY["key"][key]
         return self._reader.report(node, where, f"no installed plugin provides {key!r}; it comes with plugin {plugin}")
+
+    def source(self, node: Node, where: str) -> Any:
+        """A Choice of a source of records, or INVALID."""
+        return self._format("source", self._catalogue.sources, node, where)
+
+    def sink(self, node: Node, where: str) -> Any:
+        """A Choice of a sink of records, or INVALID."""
+        return self._format("sink", self._catalogue.sinks, node, where)
+
+    def _format(self, kind: str, providers: Mapping[str, Provider[Any]], node: Node, where: str) -> Any:
+        """Which provider a mapping is for is told by its `format`, or else by the ending of its `path`."""
+        if not isinstance(node, Entries):
+            return self._reader.mismatch(node, where, f"a mapping, such as {{path: data.jsonl}}{_as_path(node)}")
+        named, path = node.get("format"), node.get("path")
+        if named is None:
+            name = format_of_path(path.value if isinstance(path, Scalar) else None, providers)
+            if name is None:
+                place = where if path is None else join(where, "path")
+                return self._reader.report(path or node, place, _no_format(kind, path, providers))
+            provider = providers[name]
+        elif isinstance(named, Scalar):
+            provider = self._provider(kind, providers, named, join(where, "format"))
+        else:
+            return self._reader.mismatch(named, join(where, "format"), "the name of a format")
+        if provider is INVALID:
+            return INVALID
+        rest = [entry for entry in node.entries if entry[0].value != "format"]
+        built = self._settings(kind, provider, Entries(node.line, node.column, rest), where)
+        return built if built is INVALID else Choice(name=provider.name, settings=built)
 
     def check_source(self, path: PurePath, node: Node, where: str) -> None:
         """Report a source file that no builder takes."""
@@ -142,6 +181,27 @@ class Lookup:
         if isinstance(entries, Entries) and all(is_x(key) for key, _ in entries.entries):
             return None
         return self._reader.report(node, where, f"{kind} {provider.name!r} takes no settings")
+
+
+def format_of_path(path: object, providers: Mapping[str, Provider[Any]]) -> str | None:
+    """The provider that has the ending of a path, one that says how it is packed left out; None without one."""
+    if not isinstance(path, str):
+        return None
+    name = PurePath(path)
+    suffix = PurePath(name.stem).suffix if name.suffix in COMPRESSED else name.suffix
+    found = (provider.name for provider in providers.values() if suffix and suffix in provider.suffixes)
+    return next(found, None)
+
+
+def _no_format(kind: str, path: Node | None, providers: Mapping[str, Provider[Any]]) -> str:
+    known = ", ".join(providers) or "none; plugin runner_files provides them"
+    if path is None:
+        return f"'path' is required, or 'format' and the settings of that {kind}: {known}"
+    return f"the ending of this path tells no format: add `format:`, one of {known}"
+
+
+def _as_path(node: Node) -> str:
+    return f"; write `{{path: {node.value[:64]}}}`" if isinstance(node, Scalar) and isinstance(node.value, str) else ""
 
 
 def _as_trigger(node: Node) -> str:

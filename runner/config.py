@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from runner.batchkeys import BatchKeys
 from runner.errors import FileUnavailable, NotAvailable, UsageError
 from runner.jobskeys import RetentionKeys
 from runner.models import FunctionDefinition
@@ -151,8 +152,8 @@ class JobConfig:
     """A job as jobs.yaml declares it."""
 
     name: str
-    run: str
-    """The name of a function of the same file."""
+    run: str | None
+    """The name of a function of the same file; None for a job that runs something else."""
     description: str | None
     input: JobInput | None
     """None: the event's payload, or nothing."""
@@ -171,6 +172,16 @@ class JobConfig:
     """How many runs of a pipeline may go at once; None: any number."""
     on_failure: StepConfig | None = None
     """What a pipeline runs at its end if a step failed."""
+    batch: BatchKeys | None = None
+    """A function over many records; its input and output are each a Choice."""
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The names of the functions that it runs, each once; those of jobs that its steps start are
+        theirs."""
+        steps = (step.run for step in (*self.steps.values(), self.on_failure) if step is not None)
+        names = (self.run, self.batch.function if self.batch else None, *steps)
+        return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

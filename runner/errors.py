@@ -201,10 +201,11 @@ class InvalidRecord(InvalidInput):
 
 
 class OutputRefused(InvalidInput):
-    """What a function made of a record cannot stand in the sink. `index` counts in what was written together."""
+    """What a function made of a record cannot stand in the sink. `index` counts in what was to be written
+    together; `written` is how many records or lines those before it were."""
 
-    def __init__(self, index: int, reason: str) -> None:
-        self.index, self.reason = index, reason
+    def __init__(self, index: int, reason: str, *, written: int = 0) -> None:
+        self.index, self.reason, self.written = index, reason, written
         super().__init__(reason)
 
 

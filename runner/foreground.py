@@ -36,7 +36,7 @@ def choose_jobs(runner: Runner, names: Iterable[str]) -> list[str]:
 
 def register_for(runner: Runner, jobs: Iterable[str], tell: Callable[[str], None]) -> dict[str, Function]:
     """Register the functions of these jobs, tell of each that changed, and give them all by name."""
-    names = dict.fromkeys(runner.config.jobs[job].run for job in jobs)
+    names = dict.fromkeys(name for job in jobs for name in runner.config.jobs[job].functions)
     functions = {}
     for name in names:
         runner.prepare(name)  # engines start while modules are built and registered
@@ -78,13 +78,13 @@ def run_jobs(runner: Runner, plan: Plan, started: Callable[[str], None]) -> Iter
         source = job.input.path if job.input is not None else None
         reason = end or (f"job {missing[source]!r} did not make its input" if source in missing else "")
         if reason:
-            report = _not_run(plan, name, job.run, "skipped", reason)
+            report = _not_run(plan, name, job.functions[0], "skipped", reason)
         else:
             try:
                 started(name)
                 report = runner.run_job(name, plan.functions)
             except KeyboardInterrupt:
-                report = _not_run(plan, name, job.run, "cancelled", "interrupted")
+                report = _not_run(plan, name, job.functions[0], "cancelled", "interrupted")
         if report.status == "cancelled":
             end = "interrupted"
         elif report.status == "failed" and not plan.keep_going:

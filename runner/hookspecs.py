@@ -15,6 +15,7 @@ from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Provid
 from runner.models import Function, InvocationContext, InvocationResult
 
 if TYPE_CHECKING:
+    from runner.records import Sink, Source
     from runner.triggers import TriggerSource  # many commands never need a queue
 
 PROJECT = "runner"
@@ -63,6 +64,26 @@ def runner_triggers() -> Sequence[Provider[TriggerSource]]:  # type: ignore[empt
     the list item and its `settings` the keys under it: the loader checks, documents and builds them,
     so that a job never starts with settings you have not accepted. `create` is given no settings: one
     source serves all triggers of its kind (see runner.triggers).
+    """
+
+
+@hookspec
+def runner_sources() -> Sequence[Provider[Source]]:  # type: ignore[empty-body]
+    """Sources of records: the formats that `input:` of a batch in jobs.yaml can have.
+
+    Called once, like runner_registries, and under the same rules. A mapping under `input:` belongs to
+    the provider that its key `format` names, or else whose `suffixes` has the ending of its `path`; the
+    other keys are those of the provider's `settings`, in which `path` is a string. Strings in settings
+    have `{partition}` replaced before `create` is called. See Source in runner.records.
+    """
+
+
+@hookspec
+def runner_sinks() -> Sequence[Provider[Sink]]:  # type: ignore[empty-body]
+    """Sinks of records: the formats that `output:` of a batch in jobs.yaml can have.
+
+    Called once, like runner_registries, and under the same rules; chosen as runner_sources are. See Sink
+    in runner.records: output may not be seen by others before it is published, and as a whole.
     """
 
 

@@ -219,7 +219,13 @@ class JobKeys:
             example="{count: {run: count}, tell: {run: tell, needs: [count]}}",
         ),
     )
-    batch: Batch = field(default=None, metadata=_doc("A function over many records; needs plugin runner_files."))
+    batch: Batch = field(
+        default=None,
+        metadata=_doc(
+            "A function over many records.",
+            example='{function: clean, input: {path: "data/*.jsonl"}, output: {path: out.jsonl}}',
+        ),
+    )
     description: str | None = field(default=None, metadata=_doc("What it is for, for listings."))
     input: str | InputKeys | None = field(
         default=None,

@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from runner.batchkeys import BatchKeys
 from runner.catalogue import Catalogue
 from runner.contracts import Provider
 from runner.jobskeys import AUTO_EXECUTOR, FileKeys, SecretKeys
@@ -71,7 +72,9 @@ def _customs(catalogue: Catalogue) -> dict[str, Callable[[_Writer], Schema]]:
         "registry": lambda writer: writer.choice(catalogue.registries),
         "trigger": lambda writer: writer.one_key(catalogue.triggers),
         "jobs": lambda _: {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]},
-        "batch": lambda _: {"not": {}},
+        "batch": lambda writer: writer.of(kind_of(BatchKeys)),
+        "source": lambda writer: writer.formats(catalogue.sources),
+        "sink": lambda writer: writer.formats(catalogue.sinks),
         "secret": lambda writer: writer.of(kind_of(SecretKeys)),
     }
 
@@ -130,6 +133,16 @@ class _Writer:
             "additionalProperties": False,
             "oneOf": [{"required": [name]} for name in providers] or [{"not": {}}],
         }
+
+    def formats(self, providers: Mapping[str, Provider[Any]]) -> Schema:
+        """The settings of one provider, which `format` names unless the ending of `path` does."""
+        return {"anyOf": [self._format(provider) for provider in providers.values()] or [{"not": {}}]}
+
+    def _format(self, provider: Provider[Any]) -> Schema:
+        settings: Schema = self.mapping(provider.settings) if provider.settings else {"type": "object"}
+        properties = {"format": {"const": provider.name}, **settings.get("properties", {})}
+        required = [*([] if provider.suffixes else ["format"]), *settings.get("required", ())]
+        return {**settings, "description": provider.summary, "properties": properties, "required": required}
 
     def _settings(self, provider: Provider[Any]) -> Schema:
         if provider.settings is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from runner.batchkeys import BatchKeys
 from runner.catalogue import Catalogue, Lookup
 from runner.config import Choice, Config, FunctionConfig, JobConfig, JobInput, SecretReference
 from runner.errors import ConfigError, FileUnavailable, Problem
@@ -82,7 +83,9 @@ class _Loader:
             "registry": self._lookup.registry,
             "trigger": self._lookup.trigger,
             "jobs": self._other_jobs,
-            "batch": self._lookup.unprovided,
+            "batch": lambda node, where: read_given(reader, node, BatchKeys, where),
+            "source": self._lookup.source,
+            "sink": self._lookup.sink,
             "secret": self._secret_keys,
         }
 
@@ -219,9 +222,10 @@ class _Loader:
     def _jobs(self, file: Given) -> dict[str, JobConfig]:
         functions, lines, jobs = _lines(file, "functions"), _lines(file, "jobs"), {}
         for name, given in file.values.get("jobs", {}).items():
-            run = given.values.get("run")
-            if run is not None and run not in functions:
-                given.report("run", f"no function {run!r} is declared{self._no_function(run, functions)}")
+            if given.values.get("run") is not None:
+                self._check_function(given, "run", functions)
+            if "batch" in given.values:
+                self._check_batch(given, given.values["batch"], functions)
             pipeline = self._pipeline(given, functions, lines)
             keys = given.build()
             if keys is not INVALID:
@@ -238,6 +242,20 @@ class _Loader:
             refuse_without_steps(job)
         return {}
 
+    def _check_function(self, given: Given, key: str, known: Mapping[str, int]) -> None:
+        name = given.values.get(key)
+        if name is not None and name not in known:
+            given.report(key, f"no function {name!r} is declared{self._no_function(name, known)}")
+
+    def _check_batch(self, job: Given, batch: Given, known: Mapping[str, int]) -> None:
+        self._check_function(batch, "function", known)
+        for key in ("input", "output"):
+            if key in job.keys:
+                job.report(key, f"a batch has its own {key!r}: put it under `batch:`")
+        partitions = batch.values.get("partitions")
+        if partitions is not None and (partitions.by == "value") != bool(partitions.values):
+            batch.report("partitions", "'values' names the partitions of `by: value`, and of no other")
+
     def _no_function(self, name: str, known: Mapping[str, int]) -> str:
         if name.startswith("x-"):
             return "; names that begin with x- are ignored"
@@ -246,7 +264,8 @@ class _Loader:
     def _job(self, name: str, keys: JobKeys, line: int, pipeline: dict[str, Any]) -> JobConfig:
         return JobConfig(
             name=name,
-            run=keys.run or "",
+            run=keys.run,
+            batch=None if keys.batch is None else keys.batch.build(),
             description=keys.description,
             input=self._input(keys.input),
             output=None if keys.output is None else self._path.parent / keys.output.path,

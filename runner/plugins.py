@@ -22,6 +22,7 @@ from runner.errors import PluginUnavailable
 from runner.models import Function, InvocationContext, InvocationResult
 
 if TYPE_CHECKING:
+    from runner.records import Sink, Source
     from runner.triggers import TriggerSource
 
 OWN_DISTRIBUTION = "runner"
@@ -89,7 +90,7 @@ class Plugins:
 
 class Providers:
     """Every provider of the working plugins, by kind and name. Kinds are the hooks' names without
-    `runner_`: `registries`, `executors`, `builders`, `triggers`."""
+    `runner_`: `registries`, `executors`, `builders`, `triggers`, `sources`, `sinks`."""
 
     def __init__(self, kinds: Iterable[str]) -> None:
         self._providers: dict[str, dict[str, Provider[Any]]] = {kind: {} for kind in kinds}
@@ -124,6 +125,16 @@ class Providers:
     def triggers(self) -> Mapping[str, Provider[TriggerSource]]:
         """The kinds that `triggers:` can name."""
         return self.of("triggers")
+
+    @property
+    def sources(self) -> Mapping[str, Provider[Source]]:
+        """The formats that a batch's `input:` can have."""
+        return self.of("sources")
+
+    @property
+    def sinks(self) -> Mapping[str, Provider[Sink]]:
+        """The formats that a batch's `output:` can have."""
+        return self.of("sinks")
 
     def get(self, kind: str, name: str) -> Provider[Any]:
         """The provider. Raises PluginUnavailable, which names the nearest name and every failed

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from runner.batchkeys import BatchKeys, CheckpointKeys, ChunkKeys, OnErrorKeys, PartitionKeys
 from runner.jobskeys import AllowKeys, DefaultsKeys, FileKeys, FunctionKeys, InputKeys, JobKeys, OutputKeys, SecretKeys
 from runner.jsonschema import plain_default
 from runner.kinds import EitherKind, Kind, ListKind, MapKind
@@ -104,6 +105,11 @@ _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("jobs.NAME.on_failure", TaskKeys),
     ("jobs.NAME.params.PARAM", ParamKeys),
     ("jobs.NAME.concurrency", ConcurrencyKeys),
+    ("jobs.NAME.batch", BatchKeys),
+    ("jobs.NAME.batch.chunk", ChunkKeys),
+    ("jobs.NAME.batch.checkpoint", CheckpointKeys),
+    ("jobs.NAME.batch.on_error", OnErrorKeys),
+    ("jobs.NAME.batch.partitions", PartitionKeys),
 )
 
 

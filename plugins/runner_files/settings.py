@@ -1,0 +1,64 @@
+"""What `input:` and `output:` of a batch may say about each format. Light to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+STREAM = "-"
+"""The path that is stdin or stdout."""
+
+
+def _doc(text: str, **facts: Any) -> dict[str, Any]:
+    return {"doc": text, **facts}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileInput:
+    """Files of lines: one record a line, as the bytes that they are."""
+
+    path: str = field(
+        metadata=_doc(
+            "A file, or several by a pattern (`data/*.jsonl`, `data/**/*.jsonl`), from the folder of jobs.yaml; `-` is "
+            "stdin. `.gz` and `.zst` are unpacked.",
+            pattern=r"[^\0]+",
+        )
+    )
+    sort: Literal["name", "modified"] = field(
+        default="name",
+        metadata=_doc("The order of several files: by their paths' bytes, or the one changed longest ago first."),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvInput(FileInput):
+    """Files of comma-separated values, quoted as RFC 4180 has it. A function is given the header line and
+    behind it the row, or the rows of the chunk, so that one that takes a whole file takes these."""
+
+    delimiter: str = field(
+        default=",",
+        metadata=_doc('What separates columns; a tab is "\\t".', pattern=r"[\t -!#-~]", expected="one ASCII character"),
+    )
+    header: bool = field(default=True, metadata=_doc("Whether the first line of each file names its columns."))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileOutput:
+    """A file of lines. A line break is added to what a function wrote if there is none at its end; of a
+    function that wrote nothing there is no line."""
+
+    path: str = field(
+        metadata=_doc(
+            "The file, from the folder of jobs.yaml; `-` is stdout. `.gz` and `.zst` are packed.", pattern=r"[^\0]+"
+        )
+    )
+    level: int = field(
+        default=0, metadata=_doc("How hard to pack; 0 is the method's own default.", minimum=0, maximum=19)
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CsvOutput(FileOutput):
+    """A file of comma-separated values. The header that a function writes with every output is kept once."""
+
+    header: bool = field(default=True, metadata=_doc("Whether a function writes a header line first."))

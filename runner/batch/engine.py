@@ -1,0 +1,127 @@
+"""The loop of a batch: inputs to the workers, results to the output, a checkpoint now and then."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+
+from runner.batch.counts import Counts
+from runner.batch.feed import Feed
+from runner.batch.output import Output
+from runner.batch.pending import Pending
+from runner.models import InvocationResult, LogEntry
+from runner.records import Position
+
+Execute = Callable[[Iterator[bytes]], Iterator[InvocationResult]]
+"""One result for each input, in order: an executor with its function and context."""
+
+LOG_LINES = 100
+"""How many log lines of one block are kept; a hundred thousand records a second could each write some."""
+SHARE = 20
+"""Checkpoints may take one part in so many of the time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keeping:
+    """What happens to what must last, and by which clock."""
+
+    every: int
+    """Records from one cut to the next."""
+    save: Callable[[Position, Position], None]
+    """Make a checkpoint: everything before the first position, of the source, is written up to the second,
+    of the sink. May take its time."""
+    keep_logs: Callable[[Sequence[LogEntry]], None]
+    """Take some log lines of guests."""
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
+
+
+@contextlib.contextmanager
+def _closing(results: Iterator[InvocationResult]) -> Iterator[Iterator[InvocationResult]]:
+    """What still runs is stopped as soon as nobody wants its results any more."""
+    try:
+        yield results
+    finally:
+        if isinstance(results, Generator):
+            results.close()
+
+
+class Engine:
+    """Runs one batch to its end. Used by one thread; counts and feed may be looked at from others."""
+
+    def __init__(self, feed: Feed, output: Output, keeping: Keeping) -> None:
+        self.feed, self._output, self._keeping = feed, output, keeping
+        self._counts: Counts = output.counts
+        self._logs: list[LogEntry] = []
+        self._since_cut = 0
+        self._save_after = keeping.clock()
+        self._slow_ms = 0.0
+
+    def run(self, execute: Execute) -> None:
+        """Send everything and write everything; on return the output is written up to its last cut.
+
+        Raises RecordFailed and TooManyFailures, and whatever source, sink and executor raise; checkpoints
+        that were made until then are good.
+        """
+        feed = self.feed
+        while not feed.done:
+            self._stream(execute)
+            self._settle()
+            feed.rest()
+        self._output.check_budget(at_end=True)
+
+    def _stream(self, execute: Execute) -> None:
+        feed, counts = self.feed, self._counts
+        popleft = feed.flying.popleft
+        with _closing(execute(feed.inputs())) as results:
+            for output, error, logs, duration_ms, _ in results:
+                pending, index = popleft()
+                if output is not None:
+                    pending.outputs[index] = output
+                    pending.open -= 1
+                    pending.size += len(output)
+                    feed.held += len(output)
+                else:
+                    assert error is not None
+                    feed.failed(pending, index, error)
+                counts.attempts += 1
+                if logs and len(self._logs) < LOG_LINES:
+                    self._logs += logs[: LOG_LINES - len(self._logs)]
+                if duration_ms > self._slow_ms:
+                    self._slow_ms = counts.note(duration_ms, str(pending.block.place(index)))
+                if not pending.open:
+                    self._settle()
+
+    def _settle(self) -> None:
+        """Write every block that has no open item, up to the first that has."""
+        feed = self.feed
+        blocks = feed.blocks
+        while blocks and not blocks[0].open:
+            pending = blocks[0]
+            if not self._output.settle(pending):
+                feed.reopen(pending)
+                return
+            blocks.popleft()
+            feed.held -= pending.size
+            self._written(pending)
+
+    def _written(self, pending: Pending) -> None:
+        if self._logs:
+            self._keeping.keep_logs(self._logs)
+            self._logs = []
+        self._since_cut += pending.block.count
+        if self._since_cut >= self._keeping.every:
+            self._since_cut = 0
+            self._cut(pending.block.end)
+
+    def _cut(self, position: Position) -> None:
+        """The output is cut at the same places in every run; whether a checkpoint is made there is a
+        matter of time."""
+        cut = self._output.sink.cut()
+        clock = self._keeping.clock
+        started = clock()
+        if started >= self._save_after:
+            self._keeping.save(position, cut)
+            ended = clock()
+            self._save_after = ended + SHARE * (ended - started)
