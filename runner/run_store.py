@@ -190,8 +190,8 @@ class RunStore(ABC):
         """What is known about why it ran, waits or failed. Raises RunNotFound."""
 
     @abstractmethod
-    def depth(self, namespace: str | None = None, *, now: datetime) -> Depth:
-        """How much waits, for one namespace or all."""
+    def depth(self, namespace: str | None = None, *, queues: frozenset[str] | None = None, now: datetime) -> Depth:
+        """How much waits, for one namespace or all, and for some queues or all."""
 
     @abstractmethod
     def counters(self) -> Mapping[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -156,19 +157,22 @@ def why(connection: sqlite3.Connection, run_id: int, now: int) -> Why:
     )
 
 
-def depth(connection: sqlite3.Connection, namespace: str | None, now: int) -> Depth:
+def depth(connection: sqlite3.Connection, namespace: str | None, queues: frozenset[str] | None, now: int) -> Depth:
     """See RunStore.depth."""
-    ours = "queue_id IN (SELECT queue_id FROM queues WHERE :namespace IS NULL OR namespace = :namespace)"
+    wanted = {"namespace": namespace, "queues": None if queues is None else json.dumps(sorted(queues)), "now": now}
+    among = (
+        "(:namespace IS NULL OR namespace = :namespace) AND "
+        "(:queues IS NULL OR {} IN (SELECT value FROM json_each(:queues)))"
+    )
     ready, waiting, running, oldest = connection.execute(
         "SELECT COALESCE(SUM(token IS NULL AND run_at <= :now), 0), COALESCE(SUM(token IS NULL AND run_at > :now), 0), "
         "COUNT(token), MIN(CASE WHEN token IS NULL AND run_at <= :now THEN run_at END) "
-        f"FROM queue WHERE {ours}",
-        {"namespace": namespace, "now": now},
+        f"FROM queue WHERE queue_id IN (SELECT queue_id FROM queues WHERE {among.format('name')})",
+        wanted,
     ).fetchone()
     (letters,) = connection.execute(
-        "SELECT COUNT(*) FROM dead_letters CROSS JOIN runs USING (run_id) "
-        "WHERE :namespace IS NULL OR namespace = :namespace",
-        {"namespace": namespace},
+        f"SELECT COUNT(*) FROM dead_letters CROSS JOIN runs USING (run_id) WHERE {among.format('queue')}",
+        wanted,
     ).fetchone()
     return Depth(ready=ready, waiting=waiting, running=running, dead_letters=letters, oldest_ready_at=or_none(oldest))
 

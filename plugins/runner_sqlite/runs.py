@@ -179,10 +179,10 @@ class SqliteRunStore(RunStore):
         moment = to_number(now)
         return self._look(lambda connection: reading.why(connection, run_id, moment))
 
-    def depth(self, namespace: str | None = None, *, now: datetime) -> Depth:
+    def depth(self, namespace: str | None = None, *, queues: frozenset[str] | None = None, now: datetime) -> Depth:
         """See RunStore.depth."""
         moment = to_number(now)
-        return self._look(lambda connection: reading.depth(connection, namespace, moment))
+        return self._look(lambda connection: reading.depth(connection, namespace, queues, moment))
 
     def counters(self) -> Mapping[str, int]:
         """See RunStore.counters."""

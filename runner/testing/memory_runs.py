@@ -25,7 +25,7 @@ from runner.ledger import (
 )
 from runner.models import TriggerType
 from runner.run_store import Changes
-from runner.runs import Enqueued, Follower, OnConflict, RunStatus
+from runner.runs import Enqueued, Follower, NewRun, OnConflict, RunStatus
 from runner.testing.memory_road import MemoryRoad, check
 from runner.testing.memory_views import Kept, PipeChanges, passes
 
@@ -156,11 +156,15 @@ class MemoryRunStore(MemoryRoad):
                 ahead=sum(is_due and (k.new.namespace, k.new.queue) == place and k.order < kept.order for k in others),
             )
 
-    def depth(self, namespace: str | None = None, *, now: datetime) -> Depth:
+    def depth(self, namespace: str | None = None, *, queues: frozenset[str] | None = None, now: datetime) -> Depth:
         """See RunStore.depth."""
+
+        def is_wanted(new: NewRun) -> bool:
+            return namespace in (None, new.namespace) and (queues is None or new.queue in queues)
+
         with self._lock:
-            ours = [kept for kept in self._live() if namespace in (None, kept.new.namespace)]
-            letters = [kept for kept in self._letters.values() if namespace in (None, kept.new.namespace)]
+            ours = [kept for kept in self._live() if is_wanted(kept.new)]
+            letters = [kept for kept in self._letters.values() if is_wanted(kept.new)]
         pending = [kept.run_at for kept in ours if kept.status is RunStatus.PENDING]
         ready = [moment for moment in pending if moment <= now]
         return Depth(

@@ -62,13 +62,16 @@ class LedgerSuite(Bench):
 
     def test_how_much_waits(self, store: RunStore) -> None:
         assert store.depth(now=START).oldest_ready_at is None
-        self.enqueue(store, new(), new(), new(run_at=at(50)), new(run_at=at(60)), new(namespace="other"))
+        self.enqueue(store, new(), new(), new(run_at=at(50)), new(run_at=at(60), queue="slow"), new(namespace="other"))
         self.claim(store, 1)
         depth = store.depth("shop", now=at(50))
         assert (depth.ready, depth.waiting, depth.running, depth.dead_letters) == (2, 1, 1, 0)
         assert depth.oldest_ready_at == START
         assert store.depth(now=at(50)).ready == 3
         assert store.depth("none", now=START).ready == 0
+        slow = store.depth("shop", queues=frozenset({"slow", "none"}), now=at(50))
+        assert (slow.ready, slow.waiting, slow.running) == (0, 1, 0)
+        assert store.depth(queues=frozenset(), now=at(50)).ready == 0
 
     def test_why(self, store: RunStore) -> None:
         entry = SlotEntry.ran("nightly#0", at(-1), new("nightly"))
