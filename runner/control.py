@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import socket
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ FOLDER = "daemons"
 SUFFIX = ".sock"
 ANSWER_SECONDS = 5.0
 """A daemon that does not answer for so long is told as such."""
+QUESTION_SECONDS = 0.5
+"""Who has connected and does not ask for so long is not waited for."""
 _LINE_BYTES = 1 << 20
 
 
@@ -39,12 +42,17 @@ class Found:
     """What it tells of itself; None when it is gone or does not answer."""
 
 
+def owners(state_dir: Path) -> list[str]:
+    """The name of every daemon that has run on this state folder and did not put its socket away."""
+    return sorted(path.name.removesuffix(SUFFIX) for path in (state_dir / FOLDER).glob(f"*{SUFFIX}"))
+
+
 def daemons(state_dir: Path) -> list[Found]:
-    """Every daemon that has run on this state folder and did not put its socket away, by name."""
+    """The same, with what each tells of itself."""
     found = []
-    for path in sorted((state_dir / FOLDER).glob(f"*{SUFFIX}")):
-        alive, answer = ask(path, {"ask": "status"})
-        found.append(Found(owner=path.name.removesuffix(SUFFIX), alive=alive, status=answer))
+    for owner in owners(state_dir):
+        alive, answer = ask(state_dir / FOLDER / f"{owner}{SUFFIX}", {"ask": "status"})
+        found.append(Found(owner=owner, alive=alive, status=answer))
     return found
 
 
@@ -73,7 +81,7 @@ def ask(path: Path, question: Mapping[str, Any], *, seconds: float = ANSWER_SECO
             return True, None
         try:
             sock.sendall(json.dumps(question).encode() + b"\n")
-            return True, json.loads(_read_line(sock))
+            return True, json.loads(_read_line(sock, seconds))
         except (OSError, ValueError):
             return True, None
 
@@ -87,10 +95,12 @@ class Control:
         self._answers = answers
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        hidden = self._path.with_name(f".{owner}")
         try:
-            with _address(self._path) as address:
+            with _address(hidden) as address:
                 self._socket.bind(address)
             self._socket.listen(16)
+            hidden.rename(self._path)  # found before it listens, it would be taken for dead
         except BaseException:
             self._socket.close()
             raise
@@ -104,8 +114,9 @@ class Control:
         with contextlib.suppress(OSError):
             client, _ = self._socket.accept()
             with client:
-                client.settimeout(0.5)
-                client.sendall(json.dumps(self._answer(_read_line(client))).encode() + b"\n")
+                answer = self._answer(_read_line(client, QUESTION_SECONDS))
+                client.settimeout(QUESTION_SECONDS)
+                client.sendall(json.dumps(answer).encode() + b"\n")
 
     def _answer(self, line: bytes) -> Any:
         try:
@@ -115,16 +126,21 @@ class Control:
         known = self._answers.get(word) if isinstance(word, str) else None
         return {"error": f"unknown; there are {', '.join(self._answers)}"} if known is None else known()
 
-    def close(self) -> None:
-        """Put the socket away. May be called twice."""
+    def close(self, *, leave: bool = False) -> None:
+        """Stop listening, and put the socket away unless `leave`: then it tells the next daemon that this
+        one is gone. May be called twice."""
         self._socket.close()
-        with contextlib.suppress(OSError):
-            self._path.unlink()
+        if not leave:
+            with contextlib.suppress(OSError):
+                self._path.unlink()
 
 
-def _read_line(sock: socket.socket) -> bytes:
+def _read_line(sock: socket.socket, seconds: float) -> bytes:
+    """What comes up to a line's end, or until the other side closes. Raises OSError after so many seconds."""
+    until = time.monotonic() + seconds
     data = b""
     while not data.endswith(b"\n") and len(data) < _LINE_BYTES:
+        sock.settimeout(max(0.001, until - time.monotonic()))
         piece = sock.recv(65536)
         if not piece:
             break

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -18,7 +16,7 @@ from typing import Any
 
 from runner.app import Runner
 from runner.carrier import Carrier
-from runner.control import Control, forget, is_dead, new_owner
+from runner.control import Control, forget, is_dead, new_owner, owners
 from runner.errors import RunnerError, StoreError
 from runner.filewatch import FileWatch
 from runner.housekeeping import Housekeeper
@@ -26,13 +24,19 @@ from runner.journal import Journal
 from runner.lanes import TEND_SECONDS, Lanes, Observer
 from runner.ledger import Retention
 from runner.models import InvocationContext, LogEntry
-from runner.runs import Claim, Claimant, Dead, Failed, Lost, Outcome, Retry, RunStatus
+from runner.reactor import Reactor
+from runner.runs import Claim, Claimant, Outcome, RunStatus
 from runner.starting import Starting
+from runner.tally import Tally
 
 CHANGE_SECONDS = 0.05
 """Changes of the store are looked at no more often than this."""
-HEALTH_SECONDS = 60.0
-"""Between two health lines, as long as there is something to tell."""
+LONGEST_SECONDS = 3600.0
+"""One sleep ends after this at the latest."""
+LEAVE_SECONDS = 5.0
+"""How long a lane whose work was stopped may take to end."""
+JOIN_SECONDS = 0.01
+"""How long a lane may take to end that has nothing to do."""
 
 
 def _utc_now() -> datetime:
@@ -68,55 +72,58 @@ class Daemon(Observer):
         self.runner, self.settings, self.journal, self.now = runner, settings, journal, now
         self.owner = new_owner()
         self.started_at = now()
-        self.counts: Counter[str] = Counter()
+        self._tally = Tally(journal, now)
         self._state = "starting"
         self._failure: BaseException | None = None
         self._progress: dict[int, tuple[int, int]] = {}
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._reactor = Reactor()
         self._stops: list[int] = []
-        self._told_refusal = ""
-        self._next_health = time.monotonic() + HEALTH_SECONDS
-        self._last_counts: Counter[str] = Counter()
+        self._reload_wanted = False
+        self._leases_left = False
+        self._starting = Starting(runner, journal, now)
+        self._housekeeper = Housekeeper(
+            prune=self._prune,
+            load_again=self._load_again,
+            tell=lambda message: self.journal.tell("error", message),
+            broken=self.broken,
+        )
 
-    # Signals: may be called in a signal handler
+    # Signals: called in a signal handler
 
     def stop(self, number: int) -> None:
-        """Drain; a second call ends at once."""
+        """Drain; a second call ends at once. Raises SystemExit while there is nothing to drain yet."""
+        if self._state == "starting":
+            raise SystemExit(0)
         self._stops.append(number)
-        self._wake()
+        self._reactor.wake()
 
     def reload(self) -> None:
         """Load jobs.yaml again."""
-        self._housekeeper.reload()
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._wake_write, b"\0")
+        self._reload_wanted = True
+        self._reactor.wake()
 
     # Life
 
     def run(self) -> int:
-        """Serve. Returns the exit status: 0 after a drain, 128 and the signal after a second one, and
+        """Serve, once. Returns the exit status: 0 after a drain, 128 and the signal after a second one;
         raises what ended it otherwise."""
-        store = self.runner.store
-        self._starting = Starting(self.runner, self.journal, self.now)
-        self._housekeeper = Housekeeper(
-            prune=self._prune, load_again=self._load_again, tell=lambda message: self.journal.tell("error", message)
-        )
         self.runner.on_progress = self._on_progress
         self.runner.on_logs = self._on_logs
-        self._starting.register(self.runner.config)
-        control = Control(self.runner.state_dir, self.owner, {"status": self.status, "alive": lambda: True})
-        try:
-            with store.changes() as changes, FileWatch(self.runner.config.path) as watch:
-                self.bury()
-                self._lanes = self._make_lanes()
-                try:
-                    self._serve(control, changes, watch)
-                finally:
-                    self._end()
-        finally:
-            control.close()
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._reactor.close)
+            self._starting.prepare()
+            self._control = Control(self.runner.state_dir, self.owner, {"status": self.status, "alive": lambda: True})
+            stack.callback(lambda: self._control.close(leave=self._leases_left))
+            self._changes = stack.enter_context(self.runner.store.changes())
+            self.bury()
+            self._lanes = self._make_lanes()
+            self._state = "serving"  # from here on a signal is only noted
+            try:
+                self._serve(stack)
+            except BaseException as error:
+                self.broken(error)  # raised below, when everything is put away
+            finally:
+                self._end()
         if self._failure is not None:
             raise self._failure
         return 128 + self._stops[1] if len(self._stops) > 1 else 0
@@ -141,114 +148,118 @@ class Daemon(Observer):
             limits=self._starting.limits,
         )
 
-    def _serve(self, control: Control, changes: Any, watch: FileWatch) -> None:
+    def _serve(self, stack: contextlib.ExitStack) -> None:
+        self._reactor.on(self._control.fileno(), self._control.answer)
+        self._reactor.on(self._changes.fileno(), self._store_changed)
+        self._watch_file(stack)
         self._starting.start()
         self._lanes.start()
         self._housekeeper.start()
-        self._state = "serving"
         self.journal.tell("info", "serving", **self._starting.facts(), owner=self.owner)
-        poll = select.poll()
-        for source in (control, watch, self._wake_read):
-            poll.register(source, select.POLLIN)
-        poll.register(changes, select.POLLIN)
         while not self._stops and self._failure is None:
-            ready = {descriptor for descriptor, _ in poll.poll(self._seconds_to_sleep() * 1000 + 1)}
-            if self._wake_read in ready:
-                with contextlib.suppress(OSError):
-                    os.read(self._wake_read, 4096)
-            if control.fileno() in ready:
-                control.answer()
-            if watch.fileno() in ready and watch.changed():
-                self._housekeeper.reload()
-            if changes.fileno() in ready:
-                changes.wait(0)
-                if self._lanes.busy():
-                    time.sleep(CHANGE_SECONDS)  # a busy store changes all the time
+            self._turn(self._seconds_to_sleep())
+
+    def _watch_file(self, stack: contextlib.ExitStack) -> None:
+        path = self.runner.config.path
+        try:
+            watch = stack.enter_context(FileWatch(path))
+        except OSError as error:
+            self.journal.tell("warning", f"{path} cannot be watched ({error}); SIGHUP loads it again")
+            return
+
+        def react() -> None:
+            self._reload_wanted = watch.changed() or self._reload_wanted
+
+        self._reactor.on(watch.fileno(), react)
+
+    def _store_changed(self) -> None:
+        self._changes.wait(0)
+        if self._lanes.busy():
+            time.sleep(CHANGE_SECONDS)  # a busy store changes all the time
+
+    def _turn(self, seconds: float) -> None:
+        self._reactor.turn(seconds)
+        if self._reload_wanted:
+            self._reload_wanted = False
+            self._housekeeper.reload()
+        try:
             self._tend()
+        except StoreError as error:
+            if not error.retryable:
+                raise
+            self.refused(error)
 
     def _seconds_to_sleep(self) -> float:
         if self._lanes.holding() or self._progress:
             return TEND_SECONDS
-        if self.counts != self._last_counts:
-            return max(0.0, self._next_health - time.monotonic())
-        return 3600.0
+        seconds = self._tally.seconds_to_health()
+        return LONGEST_SECONDS if seconds is None else seconds
 
     def _tend(self) -> None:
-        try:
-            self._lanes.tend()
+        self._lanes.tend()
+        if self._progress:
             reports, self._progress = self._progress, {}
-            if reports:
-                self.runner.store.report_progress(
-                    [(run_id, token, percent) for run_id, (token, percent) in reports.items()]
-                )
-        except StoreError as error:
-            self.refused(error)
+            self.runner.store.report_progress(
+                [(run_id, token, percent) for run_id, (token, percent) in list(reports.items())]
+            )
         if self.settings.drain and not self._stops and self._is_drained():
             self.stop(0)
-        if time.monotonic() >= self._next_health and self.counts != self._last_counts:
-            self._tell_health()
+        if self._tally.seconds_to_health() == 0:
+            self._tally.tell_health(len(self._lanes.busy()), self._lanes.count)
 
     def _is_drained(self) -> bool:
         if self._lanes.holding():
             return False
-        depth = self.runner.store.depth(self.runner.config.namespace, now=self.now())
+        namespace, queues = self.runner.config.namespace, self.settings.queues
+        depth = self.runner.store.depth(namespace, queues=queues, now=self.now())
         return not depth.ready and not depth.running
 
     def _end(self) -> None:
         """Let go of everything, in order: nothing new starts, work ends or goes back."""
         self._state = "draining"
         if self._failure is None:
-            busy = len(self._lanes.busy())
-            self.journal.tell("info", f"stopping: {busy} running, up to {self.settings.grace_seconds:g} s for them")
+            busy, grace = len(self._lanes.busy()), self.settings.grace_seconds
+            self.journal.tell("info", f"stopping: {busy} running, up to {grace:g} s for them")
         self._starting.stop()
         self._lanes.leave()
-        until = time.monotonic() + self.settings.grace_seconds
-        while len(self._stops) < 2 and self._failure is None and time.monotonic() < until:
-            if self._lanes.join(TEND_SECONDS / 2):
-                break
-            self._tend()
+        self._drain()
         self._lanes.give_back("the daemon stopped")
-        if not self._lanes.join(5.0):
-            with contextlib.suppress(StoreError):
-                self.runner.store.take_back(self.owner, "the daemon stopped", now=self.now())
+        self._lanes.join(LEAVE_SECONDS)
         self._housekeeper.stop()
+        if self._lanes.holding():
+            try:
+                self.runner.store.take_back(self.owner, "the daemon stopped", now=self.now())
+            except StoreError:
+                self._leases_left = True
         self._lanes.close()
-        self.journal.tell("info", "stopped", **self._totals())
+        self.journal.tell("info", "stopped", **self._tally.totals())
+
+    def _drain(self) -> None:
+        until = time.monotonic() + self.settings.grace_seconds
+        while not self._lanes.join(JOIN_SECONDS) and len(self._stops) < 2 and self._failure is None:
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._turn(min(left, TEND_SECONDS))
 
     # What the lanes tell (see Observer)
 
+    def stirred(self) -> None:
+        """See Observer."""
+        self._reactor.wake()
+
     def ended(self, claims: Sequence[Claim], outcomes: Sequence[Outcome], statuses: Sequence[RunStatus | None]) -> None:
         """See Observer."""
-        for claim, outcome, status in zip(claims, outcomes, statuses, strict=True):
-            self.counts["refused" if status is None else status.value] += 1
-            if isinstance(outcome, Retry | Failed | Dead | Lost):
-                self._tell_failure(claim, outcome, status)
-        self.journal.tell("debug", f"{len(outcomes)} runs ended", kind="ended")
-
-    def _tell_failure(self, claim: Claim, outcome: Retry | Failed | Dead | Lost, status: RunStatus | None) -> None:
-        what = "is refused: its lease was lost" if status is None else _FATE.get(status, status.value)
-        if isinstance(outcome, Retry) and status is RunStatus.PENDING:
-            what = f"tries again in {max(0.0, (outcome.run_at - self.now()).total_seconds()):.1f} s"
-        self.journal.tell(
-            "error" if status in (RunStatus.FAILED, RunStatus.DEAD) else "warning",
-            f"run {claim.run_id} of {claim.job} {what}: {outcome.failure.message}",
-            run_id=claim.run_id,
-            job=claim.job,
-            attempt=claim.attempt,
-            error_class=outcome.failure.error_class,
-            kind="failures",
-        )
+        self._tally.ended(claims, outcomes, statuses)
 
     def refused(self, error: StoreError) -> None:
         """See Observer."""
-        if str(error) != self._told_refusal:
-            self._told_refusal = str(error)
-            self.journal.tell("error", f"the store refused, trying again: {error}", error_class=error.error_class)
+        self._tally.refused(error)
 
     def broken(self, error: BaseException) -> None:
         """See Observer."""
         self._failure = self._failure or error
-        self._wake()
+        self._reactor.wake()
 
     # What guests tell
 
@@ -270,7 +281,7 @@ class Daemon(Observer):
 
     def bury(self) -> None:
         """Take back what daemons of this machine held that are gone."""
-        for owner in self.runner.store.owners():
+        for owner in sorted({*self.runner.store.owners(), *owners(self.runner.state_dir)}):
             if owner != self.owner and is_dead(self.runner.state_dir, owner):
                 count = self.runner.store.take_back(owner, "its process is gone", now=self.now())
                 forget(self.runner.state_dir, owner)
@@ -296,8 +307,6 @@ class Daemon(Observer):
 
     def status(self) -> Mapping[str, Any]:
         """Everything `runner status` shows, as JSON values."""
-        now = self.now()
-        depth = self.runner.store.depth(self.runner.config.namespace, now=now)
         monotonic = time.monotonic()
         return {
             "owner": self.owner,
@@ -317,28 +326,19 @@ class Daemon(Observer):
                 }
                 for busy in self._lanes.busy()
             ],
+            **self._depth(),
+            **self._tally.totals(),
+            **self._starting.facts(),
+        }
+
+    def _depth(self) -> dict[str, Any]:
+        try:
+            depth = self.runner.store.depth(self.runner.config.namespace, now=self.now())
+        except StoreError:
+            return {}  # that it refuses is told elsewhere
+        return {
             "ready": depth.ready,
             "waiting": depth.waiting,
             "dead_letters": depth.dead_letters,
             "oldest_ready_at": depth.oldest_ready_at.isoformat() if depth.oldest_ready_at else None,
-            **self._totals(),
-            **self._starting.facts(),
         }
-
-    def _totals(self) -> dict[str, int]:
-        return {status.value: self.counts[status.value] for status in RunStatus if status.is_terminal}
-
-    def _tell_health(self) -> None:
-        self._next_health = time.monotonic() + HEALTH_SECONDS
-        since = self.counts - self._last_counts
-        self._last_counts = Counter(self.counts)
-        facts = {name: count for name, count in sorted(since.items()) if count}
-        self.journal.tell("info", f"health: {len(self._lanes.busy())} of {self._lanes.count} lanes busy", **facts)
-
-
-_FATE = {
-    RunStatus.PENDING: "runs again",
-    RunStatus.DEAD: "is dead",
-    RunStatus.FAILED: "failed",
-    RunStatus.CANCELLED: "is cancelled",
-}

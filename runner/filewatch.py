@@ -15,9 +15,14 @@ class FileWatch:
     """Watches the folder of a file, since editors and deployments replace files by renaming."""
 
     def __init__(self, path: Path) -> None:
+        """Raises OSError where the kernel cannot watch, or watches too much already."""
         self._name = path.name
         self._inotify = INotify(nonblocking=True)
-        self._inotify.add_watch(str(path.parent), flags.CLOSE_WRITE | flags.MOVED_TO)
+        try:
+            self._inotify.add_watch(str(path.parent), flags.CLOSE_WRITE | flags.MOVED_TO)
+        except OSError:
+            self._inotify.close()
+            raise
 
     def fileno(self) -> int:
         """Readable when something happened in the folder."""
@@ -25,7 +30,13 @@ class FileWatch:
 
     def changed(self) -> bool:
         """Whether the file is among what changed since the last call. Never waits."""
-        return any(event.name == self._name for event in self._inotify.read(timeout=0))
+        return any(
+            event.name == self._name or event.mask & flags.Q_OVERFLOW for event in self._inotify.read(timeout=0)
+        )
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._inotify.close()
 
     def __enter__(self) -> FileWatch:
         return self

@@ -10,18 +10,26 @@ from runner.errors import RunnerError
 
 PRUNE_SECONDS = 3600.0
 """From the end of one pruning to the next."""
+STOP_SECONDS = 5.0
+"""How long `stop` waits: loading again may be compiling."""
 STEP_SECONDS = 0.05
 """Between two steps of pruning, so that runs come first."""
 
 
 class Housekeeper:
-    """Runs `prune` steps and `load_again` when they are due. `prune` does one step and tells whether
-    there is more."""
+    """Runs `prune` steps and `load_again` when they are due."""
 
     def __init__(
-        self, *, prune: Callable[[], bool], load_again: Callable[[], None], tell: Callable[[str], None]
+        self,
+        *,
+        prune: Callable[[], bool],
+        load_again: Callable[[], None],
+        tell: Callable[[str], None],
+        broken: Callable[[BaseException], None],
     ) -> None:
-        self._prune, self._load_again, self._tell = prune, load_again, tell
+        """`prune` does one step and tells whether there is more; `tell` is given what stood in its way,
+        `broken` what nobody foresaw, after which nothing is done any more."""
+        self._prune, self._load_again, self._tell, self._broken = prune, load_again, tell, broken
         self._condition = threading.Condition()
         self._reload = self._stopped = False
         self._thread = threading.Thread(target=self._run, name="housekeeper", daemon=True)
@@ -37,14 +45,20 @@ class Housekeeper:
             self._condition.notify()
 
     def stop(self) -> None:
-        """End after the step that is under way, and wait for it."""
+        """End after the step that is under way, and wait for it a while."""
         with self._condition:
             self._stopped = True
             self._condition.notify()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(STOP_SECONDS)
 
     def _run(self) -> None:
+        try:
+            self._keep_house()
+        except BaseException as error:
+            self._broken(error)
+
+    def _keep_house(self) -> None:
         due = time.monotonic()
         while True:
             with self._condition:

@@ -1,22 +1,23 @@
 """What starts runs in a daemon: the functions as they are pinned, and the trigger sources over them.
 
-Loading jobs.yaml again happens here: everything new is checked and registered before anything changes.
+Loading jobs.yaml again happens here: everything new is checked before anything changes.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 from runner.admission import new_run, triggers_of
 from runner.app import Runner
-from runner.config import Config
-from runner.errors import UsageError
+from runner.config import Config, JobConfig
+from runner.errors import ConfigError, UsageError
 from runner.journal import Journal
 from runner.loading import load
 from runner.models import Function
+from runner.modules import module_problems
 from runner.runs import Follower, NewRun
 from runner.triggers import Intake, Trigger, TriggerSource
 
@@ -28,7 +29,9 @@ class Starting(Intake):
         self._runner, self._journal, self._clock = runner, journal, clock
         self.store = runner.store
         self._lock = threading.Lock()
-        self._pinned: tuple[Config, Mapping[str, Function]] = (runner.config, {})
+        self._stopped = False
+        self._pins: dict[str, tuple[JobConfig, Function]] = {}
+        """By job; one that left the file stays, for a source may just be about to start it."""
         self._triggers: list[Trigger] = []
         self._sources: dict[str, TriggerSource] = {}
 
@@ -40,9 +43,8 @@ class Starting(Intake):
 
     def new_run(self, trigger: Trigger, payload: bytes = b"") -> NewRun:
         """See Intake."""
-        config, functions = self._pinned
-        job = config.jobs[trigger.job]
-        return new_run(job, functions[job.run], payload, trigger=trigger)
+        job, function = self._pins[trigger.job]
+        return new_run(job, function, payload, trigger=trigger)
 
     def follow(self, followers: Sequence[Follower]) -> None:
         """See Intake."""
@@ -54,49 +56,42 @@ class Starting(Intake):
 
     # Life
 
-    def register(self, config: Config) -> dict[str, Function]:
-        """Register every function of the file that changed; all of them by name."""
-        functions = {}
-        for name in config.functions:
-            self._runner.prepare(name)  # engines start while modules are built and registered
-        for name in config.functions:
-            registered = self._runner.register(name)
-            functions[name] = registered.function
-            if registered.changed:
-                self.tell("info", f"{name} is version {registered.function.version} now")
-        self._pinned = (config, functions)
-        return functions
+    def prepare(self) -> None:
+        """Register every function of the file and find its triggers. Raises RunnerError."""
+        self._triggers = self._runner.triggers()
+        self._register(self._runner.config)
 
     def start(self) -> None:
         """Start the sources of every kind of trigger that the file has."""
-        self._triggers = self._runner.triggers()
         self._take_up()
 
     def load_again(self) -> bool:
-        """Take up the file as it is now; whether anything is other than before. Raises RunnerError, and
-        then nothing has changed."""
-        with self._lock:
-            before = self._runner.config
-            config = load(before.path, self._runner.plugins.catalogue)
-            if config == before:
-                return False
-            if (config.namespace, config.registry) != (before.namespace, before.registry):
-                raise UsageError("`namespace` and `registry` cannot change while a daemon runs; start it again")
-            triggers = triggers_of(config, self._runner.trigger_source)
-            self._runner.config = config
-            try:
-                self.register(config)
-            except BaseException:
-                self._runner.config = before
-                raise
-            self._triggers = triggers
-            self._take_up()
-            return True
+        """Take up the file, and the modules it names, as they are now; whether anything is other than
+        before. Raises RunnerError, and then nothing has changed."""
+        before = self._runner.config
+        config = load(before.path, self._runner.plugins.catalogue)
+        if (config.namespace, config.registry) != (before.namespace, before.registry):
+            raise UsageError("`namespace` and `registry` cannot change while a daemon runs; start it again")
+        triggers = triggers_of(config, self._runner.trigger_source)
+        self._check_modules(config)
+        self._runner.config = config
+        try:
+            changed = self._register(config)
+        except BaseException:
+            self._runner.config = before
+            raise
+        if config == before:
+            return changed
+        self._triggers = triggers
+        self._take_up()
+        return True
 
     def stop(self) -> None:
         """Stop every source."""
-        for source in self._sources.values():
-            source.stop()
+        with self._lock:
+            self._stopped = True
+            for source in self._sources.values():
+                source.stop()
 
     @property
     def limits(self) -> dict[str, int]:
@@ -110,6 +105,27 @@ class Starting(Intake):
         """Counts for the log and the status."""
         return {"jobs": len(self._runner.config.jobs), "triggers": len(self._triggers)}
 
+    def _check_modules(self, config: Config) -> None:
+        problems = module_problems(config, self._runner.plugins.catalogue, file=str(config.path))
+        if problems:
+            raise ConfigError(problems)
+        for function in config.functions.values():
+            self._runner.module_of(function)  # compiles it; what the builder made is kept
+
+    def _register(self, config: Config) -> bool:
+        """Register every function of the file; whether one has a new version, which is told."""
+        functions, changed = {}, False
+        for name in config.functions:
+            self._runner.prepare(name)  # engines start while modules are built and registered
+        for name in config.functions:
+            registered = self._runner.register(name)
+            functions[name] = registered.function
+            if registered.changed:
+                changed = True
+                self.tell("info", f"{name} is version {registered.function.version} now")
+        self._pins |= {job.name: (job, functions[job.functions[0]]) for job in config.jobs.values() if job.functions}
+        return changed
+
     def _by_kind(self) -> dict[str, list[Trigger]]:
         kinds: dict[str, list[Trigger]] = {}
         for trigger in self._triggers:
@@ -117,10 +133,12 @@ class Starting(Intake):
         return kinds
 
     def _take_up(self) -> None:
-        kinds = self._by_kind()
-        for kind, source in self._sources.items():
-            source.replace(kinds.pop(kind, []))
-        for kind, triggers in kinds.items():
-            source = self._runner.trigger_source(kind)
-            source.start(triggers, self)
-            self._sources[kind] = source
+        with self._lock:
+            if self._stopped:
+                return
+            kinds = self._by_kind()
+            for kind, source in self._sources.items():
+                source.replace(kinds.pop(kind, []))
+            for kind, triggers in kinds.items():
+                source = self._sources[kind] = self._runner.trigger_source(kind)
+                source.start(triggers, self)

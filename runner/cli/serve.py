@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from runner.cli import console
 from runner.cli.groups import ProjectCommand
 from runner.cli.project import Project, pass_project
+from runner.errors import RunnerError
+
+if TYPE_CHECKING:
+    from runner.journal import Journal
 
 COLORS = {"error": "red", "warning": "yellow", "debug": None, "info": "green"}
 
@@ -76,7 +83,7 @@ def serve(
         lease_seconds=lease_seconds,
         drain=drain,
     )
-    with project.open(notify=lambda message: journal.tell("warning", message)) as runner:
+    with _told(journal, as_json), project.open(notify=lambda message: journal.tell("warning", message)) as runner:
         daemon = Daemon(runner, settings, journal)
 
         def on_stop(number: int, _: FrameType | None) -> None:
@@ -89,6 +96,18 @@ def serve(
         signal.signal(signal.SIGINT, on_stop)
         signal.signal(signal.SIGHUP, on_reload)
         return daemon.run()
+
+
+@contextlib.contextmanager
+def _told(journal: Journal, as_json: bool) -> Iterator[None]:
+    """Where the log is JSON, what ended the daemon is a line of it, too."""
+    try:
+        yield
+    except RunnerError as error:
+        if not as_json:
+            raise
+        journal.tell("error", str(error), error_class=error.error_class)
+        raise click.exceptions.Exit(error.exit_status) from error
 
 
 def _paint(level: str, text: str) -> str:

@@ -1,0 +1,42 @@
+"""What a thread sleeps on when several things may wake it, each with what is to be done then. Nobody polls."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from collections.abc import Callable
+
+
+class Reactor:
+    """Used by one thread; `wake` may be called by any, and in a signal handler."""
+
+    def __init__(self) -> None:
+        self._reactions: dict[int, Callable[[], None]] = {}
+        self._poll = select.poll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.on(self._wake, self._woken)
+
+    def on(self, descriptor: int, react: Callable[[], None]) -> None:
+        """Call `react` whenever the descriptor is readable; it reads what there is to read."""
+        self._reactions[descriptor] = react
+        self._poll.register(descriptor, select.POLLIN)
+
+    def turn(self, seconds: float) -> None:
+        """Sleep until something happens, for so long at most, and react to it."""
+        for descriptor, _ in self._poll.poll(max(0.0, seconds) * 1000 + 1):
+            self._reactions[descriptor]()
+
+    def wake(self) -> None:
+        """End the sleep that is under way, or else the next."""
+        with contextlib.suppress(OSError):  # closed: nobody sleeps any more
+            os.eventfd_write(self._wake, 1)
+
+    def _woken(self) -> None:
+        os.eventfd_read(self._wake)
+
+    def close(self) -> None:
+        """Give back its own descriptor. May be called twice."""
+        if self._wake >= 0:
+            os.close(self._wake)
+            self._wake = -1
