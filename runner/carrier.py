@@ -19,7 +19,7 @@ from runner.config import JobConfig
 from runner.errors import InvocationError, RunnerError, Stopped
 from runner.files import write_whole
 from runner.models import Function, InvocationContext, InvocationResult
-from runner.outcomes import outcome_of
+from runner.outcomes import outcome_of, sound
 from runner.runs import Cancelled, Claim, Outcome, Released
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Carrier:
     def _alone(self, claim: Claim, function: Function, job: JobConfig | None, watch: Watch) -> Outcome:
         if watch.leaving() or watch.verdict(claim) is not None:
             return _stopped(claim, watch, InvocationResult(None, Stopped(begun=False)))
-        result = self._guarded(lambda: self._invoke(claim, function, job, watch))
+        result = sound(self._guarded(lambda: self._invoke(claim, function, job, watch)))
         self._measure(function, result)
         if isinstance(result.error, Stopped):
             return _stopped(claim, watch, result)
@@ -141,7 +141,7 @@ class Carrier:
     ) -> Iterator[Outcome]:
         results = self._results(claims, function, job, watch)
         with contextlib.closing(results):
-            for claim, result in zip(claims, results, strict=False):
+            for claim, result in zip(claims, map(sound, results), strict=False):
                 self._measure(function, result)
                 if isinstance(result.error, Stopped):
                     yield _stopped(claim, watch, result)

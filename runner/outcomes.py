@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 
 from runner.errors import NotAvailable, RunnerError, StoreError, WorkerLost
-from runner.models import InvocationResult
+from runner.models import InvocationResult, LogEntry
 from runner.retry import delay_seconds
-from runner.runs import Claim, Dead, Failed, Failure, Lost, Outcome, Retry, Succeeded
+from runner.runs import Claim, Dead, Failed, Failure, Lost, Outcome, Retry, Succeeded, storable
+
+_MOST = 2**63 - 1
+
+
+def sound(result: InvocationResult) -> InvocationResult:
+    """The result of an executor, which is foreign code, as any store can keep it: a text or number that
+    it would refuse would be offered to it for ever."""
+    _, _, logs, duration_ms, peak = result
+    if logs:
+        logs = tuple(LogEntry(level, storable(message), _finite(moment)) for level, message, moment in logs)
+    elif 0 <= peak <= _MOST and 0 <= duration_ms < math.inf:
+        return result
+    return result._replace(logs=logs, duration_ms=_finite(duration_ms), memory_peak_bytes=min(max(0, peak), _MOST))
+
+
+def _finite(number: float) -> float:
+    return number if 0 <= number < math.inf else 0.0
 
 
 def outcome_of(

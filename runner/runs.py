@@ -150,7 +150,12 @@ class Failure(NamedTuple):
     @classmethod
     def of(cls, error: RunnerError) -> Failure:
         """The facts of an error."""
-        return cls(error.error_class, str(error), getattr(error, "stderr_tail", ""))
+        return cls(error.error_class, storable(str(error)), storable(str(getattr(error, "stderr_tail", ""))))
+
+
+def storable(text: str) -> str:
+    """The text, with what no store can keep (lone surrogates) shown escaped."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 class Succeeded(NamedTuple):
