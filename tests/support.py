@@ -122,11 +122,19 @@ def puppets(
     **settings: Any,
 ) -> WorkerExecutor:
     """An executor over the puppet engine. The caller closes it."""
+    given = WorkerSettings(**{"workers": 2, "compile_timeout_seconds": 20, **settings})
+    return puppet_executor(given, host(state_dir, host_calls=host_calls or {}), version=version, python=python)
+
+
+def puppet_executor(
+    settings: WorkerSettings, host: Host, *, version: str = "1", python: str = sys.executable
+) -> WorkerExecutor:
+    """The same, as a plugin makes it."""
     return WorkerExecutor(
         EngineSpec(name="puppet", module="puppet_engine", version=version, package_dir=ENGINES_FOLDER, python=python),
         EngineTraits(signatures={}, features=frozenset()),
-        WorkerSettings(**{"workers": 2, "compile_timeout_seconds": 20, **settings}),
-        host(state_dir, host_calls=host_calls or {}),
+        settings,
+        host,
     )
 
 
