@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from runner import wasm as wasm_modules
 from runner.automatic import AutoExecutor
-from runner.config import Config, FunctionConfig
+from runner.config import Choice, Config, FunctionConfig
 from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Host
 from runner.dispatcher import Attempted, Dispatcher
 from runner.errors import (
@@ -222,6 +222,10 @@ class Runner:
                     f"the state folder {self.state_dir} cannot be made ({error.strerror}); "
                     "make its parent writable or give another with --state-dir"
                 ) from error
+
+    def make(self, kind: str, choice: Choice) -> Any:
+        """A part of a kind of the catalogue, with its settings; whoever asked for it closes it."""
+        return self.plugins.catalogue.get(kind, choice.name).create(choice.settings, self._host(_no_modules))
 
     # Registering
 

@@ -79,6 +79,10 @@ class StateFolder:
     def begin(self, identity: Identity) -> None:
         """Forget the run before, and note what this one is a run of. Raises StoreError."""
         self._forget("checkpoint.json")  # first: it would be taken for one of the new identity
+        self.adopt(identity)
+
+    def adopt(self, identity: Identity) -> None:
+        """Take what there is for a run of another identity, as the user wants it. Raises StoreError."""
         self._write("run.json", {"format": FORMAT, "identity": identity.facts()})
 
     def save(self, checkpoint: Checkpoint) -> None:

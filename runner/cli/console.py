@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import click
 
-from runner.errors import ConfigError, FileUnavailable, InvocationError, RunnerError
+from runner.errors import ConfigError, FileUnavailable, RunnerError
 
 _SPANS = ((172_800, 86_400, "d"), (7_200, 3_600, "h"), (120, 60, "min"), (0, 1, "s"))
 """From how many seconds on a time is told in units of how many seconds."""
@@ -44,9 +44,10 @@ def tell_error(error: RunnerError, subject: str = "", *, tail: bool = True) -> N
         message = printable(str(error))
     prefix = f"{subject}: " if subject else ""
     tell(f"{click.style('Error:', fg='red', bold=True)} {prefix}{message}")
-    if tail and isinstance(error, InvocationError) and error.stderr_tail.strip():
+    stderr_tail: str = getattr(error, "stderr_tail", "")
+    if tail and stderr_tail.strip():
         tell("the end of its standard error:")
-        for line in printable(error.stderr_tail).rstrip("\n").split("\n"):
+        for line in printable(stderr_tail).rstrip("\n").split("\n"):
             tell(f"  {line}")
 
 

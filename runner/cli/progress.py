@@ -2,129 +2,51 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
 import time
-from types import TracebackType
 
 import click
 
 from runner.cli import console
+from runner.cli.liveline import LiveLine
 from runner.reports import JobReport
 
-REDRAW_SECONDS = 0.1
-_CLEAR = "\r\x1b[2K"
 
-
-def is_live() -> bool:
-    """Whether stderr is a terminal whose lines can be rewritten."""
-    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-
-
-class Progress:
-    """Tells of jobs as they start and end; a context manager. Safe to use from several threads."""
+class Progress(LiveLine):
+    """Tells of jobs as they start and end."""
 
     def __init__(self, total: int, *, live: bool, quiet: bool) -> None:
-        self._total, self._quiet = total, quiet
-        self._live = live and not quiet
+        super().__init__(live=live, quiet=quiet)
+        self._total = total
         self._done = 0
         self._job = ""
         self._since = 0.0
-        self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._redraw, name="progress", daemon=True)
-
-    def __enter__(self) -> Progress:
-        if self._live:
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._ended.set()
-        if self._live:
-            self._thread.join()
-            self._write(_CLEAR)
-
-    def say(self, message: str) -> None:
-        """A line of its own; the status line moves down."""
-        if self._quiet:
-            return
-        with self._lock:
-            self._clear()
-            console.tell(console.printable(message))
 
     def started(self, job: str) -> None:
         """A job runs from now on."""
-        with self._lock:
+        with self.lock:
             self._job, self._since = job, time.monotonic()
-        if not self._live:
+        if not self.live:
             self.say(f"{job}: running")
 
     def ended(self, report: JobReport) -> None:
         """It runs no more. An error is told, whatever is shown otherwise."""
-        with self._lock:
+        with self.lock:
             self._done += 1
             self._job = ""
-            self._clear()
+            self.pause()
             if report.error is not None:
                 console.tell_error(report.error, subject=report.job)
-        if not self._live and report.error is None:
+        if not self.live and report.error is None:
             self.say(_plain(report))
 
-    def pause(self) -> None:
-        """Take the status line away, so that something else can be written to the terminal."""
-        with self._lock:
-            self._clear()
-
-    def _redraw(self) -> None:
-        while not self._ended.wait(REDRAW_SECONDS):
-            with self._lock:
-                if self._job:
-                    self._write(_CLEAR + self._status())
-
-    def _status(self) -> str:
+    def status(self) -> str:
+        """See LiveLine."""
+        if not self._job:
+            return ""
         elapsed = time.monotonic() - self._since
         # tenths of a second change too often to be read once it takes long
         shown = console.duration(elapsed * 1e3) if elapsed >= 60 else f"{elapsed:.1f} s"
-        text = f"[{self._done + 1}/{self._total}] {self._job}  running  {shown}"
-        # stdout may be a file: it is stderr's width that counts; 0 is a terminal that does not know
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-        return text[: columns - 1]
-
-    def _clear(self) -> None:
-        if self._live:
-            self._write(_CLEAR)
-
-    def _write(self, text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
-
-
-class Counter:
-    """One line on a terminal that says how far something has come."""
-
-    def __init__(self, *, live: bool) -> None:
-        self._live = live
-        self._shown_at = 0.0
-
-    def show(self, text: str) -> None:
-        """This is how far it has come; shown only so often."""
-        if self._live and time.monotonic() - self._shown_at >= REDRAW_SECONDS:
-            self._shown_at = time.monotonic()
-            self._write(_CLEAR + text)
-
-    def clear(self) -> None:
-        """Take the line away."""
-        if self._shown_at:
-            self._shown_at = 0.0
-            self._write(_CLEAR)
-
-    def _write(self, text: str) -> None:
-        sys.stderr.write(text)
-        sys.stderr.flush()
+        return f"[{self._done + 1}/{self._total}] {self._job}  running  {shown}"
 
 
 def _plain(report: JobReport) -> str:

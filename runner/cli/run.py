@@ -50,7 +50,8 @@ def run(project: Project, jobs: Sequence[str], keep_going: bool, as_json: bool) 
       runner run report > report.md
     """
     project.start_ahead()
-    from runner.cli.progress import Progress, is_live
+    from runner.cli.liveline import is_live
+    from runner.cli.progress import Progress
     from runner.foreground import Plan, choose_jobs, register_for, run_jobs
 
     progress: Progress | None = None

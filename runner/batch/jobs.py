@@ -1,0 +1,81 @@
+"""Batch jobs of a Runner: a plan carried out on its executors, with its registry and its plugins' hooks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from runner.app import Runner
+from runner.automatic import AutoExecutor
+from runner.batch.partitions import Partition
+from runner.batch.plan import Plan, plan_of
+from runner.batch.report import BatchReport, View
+from runner.batch.running import BatchRun, Choices, Parts
+from runner.config import JobConfig
+from runner.contracts import FunctionExecutor
+from runner.errors import StoreError
+from runner.jobskeys import AUTO_EXECUTOR
+from runner.models import Function, InvocationResult, LogEntry
+
+NO_CHOICES = Choices()
+
+
+def run_batch(
+    runner: Runner,
+    job: JobConfig,
+    function: Function,
+    *,
+    partition: Partition | None = None,
+    choices: Choices = NO_CHOICES,
+    tell: Callable[[str], None],
+    watch: Callable[[View], None] = lambda _: None,
+) -> BatchReport:
+    """Run a batch job, or one partition of it, with this version of its function, here and now.
+
+    How it ended is in the report. Raises UsageError and NotAvailable for what cannot even be planned.
+    """
+    plan = plan_of(runner, job, function, partition)
+    return BatchRun(plan, _parts(runner, plan, tell, watch), choices).run()
+
+
+def _parts(runner: Runner, plan: Plan, tell: Callable[[str], None], watch: Callable[[View], None]) -> Parts:
+    function, context = plan.function, plan.context
+    executor: list[FunctionExecutor] = []
+
+    def execute(inputs: Iterator[bytes]) -> Iterator[InvocationResult]:
+        if not executor:  # started when there is something to run
+            executor.append(executor_with(runner, function, plan.keys.workers))
+        return executor[0].execute_many(function, inputs, context)
+
+    def keep_logs(entries: Sequence[LogEntry]) -> None:
+        try:
+            runner.registry.add_logs(function, context.request_id, entries)
+        except StoreError as error:
+            runner.tell_once(f"log lines of {function.name} could not be kept: {error}")
+
+    return Parts(execute=execute, keep_logs=keep_logs, tell=tell, watch=watch)
+
+
+def executor_with(runner: Runner, function: Function, workers: int) -> FunctionExecutor:
+    """The executor that runs this function, with so many workers; 0: as many as it has."""
+    if not workers:
+        return runner.executor_for(function)
+    if function.executor == AUTO_EXECUTOR:
+        names = runner.automatic_executors()
+        return AutoExecutor(names, lambda name: runner.executor(name, _sized(runner, name, workers)), runner.tell_once)
+    return runner.executor(function.executor, _sized(runner, function.executor, workers, function.name))
+
+
+def _sized(runner: Runner, executor: str, workers: int, function: str = "") -> Any:
+    """The executor's settings with that number of workers; None where they know of no workers, or where
+    it is the number that they mean anyway: no second pool is started then."""
+    configured = runner.config.functions.get(function)
+    provider = runner.plugins.catalogue.get("executors", executor)
+    settings: Any = configured.executor.settings if configured and configured.executor.name == executor else None
+    if settings is None and provider.settings is not None:
+        settings = provider.settings()
+    has = getattr(settings, "workers", None)
+    means = len(os.sched_getaffinity(0)) if has == 0 else has
+    return settings if means in (None, workers) else replace(settings, workers=workers)

@@ -1,0 +1,90 @@
+"""`runner batch`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import console
+from runner.cli.completion import complete_job
+from runner.cli.groups import ProjectCommand, json_option
+from runner.cli.project import Project, pass_project
+
+if TYPE_CHECKING:
+    from runner.batch.report import BatchReport
+
+INTERRUPTED = 130
+
+restart_option = click.option("--restart", is_flag=True, help="Begin again, whatever an interrupted run has done.")
+resume_option = click.option(
+    "--resume", is_flag=True, help="Go on where an interrupted run was, even if something has changed since."
+)
+
+
+@click.command("batch", cls=ProjectCommand)
+@click.argument("jobs", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_job)
+@restart_option
+@resume_option
+@json_option
+@pass_project
+def batch(project: Project, jobs: Sequence[str], restart: bool, resume: bool, as_json: bool) -> int:
+    """Run batch jobs: a function over many records.
+
+    The output appears as a whole when the job has succeeded. A run that was interrupted goes on where
+    its last checkpoint is, and gives the same bytes as one that was not. If its input, function or
+    settings have changed since, that is told, and --restart or --resume decides.
+
+    With --json one object a job on stdout: job, partition, status (succeeded, failed, cancelled),
+    duration_ms, attempts, function, version, records_in, records_out, records_skipped,
+    records_quarantined, records_reused, records_per_second, bytes_in, bytes_out, output, quarantine,
+    slowest (duration_ms, record), error_class, message; and events on stderr, one object a line: event
+    (progress, message), for progress job, done, records_in, records_per_second, records_failed,
+    records_waiting, seconds_left, workers.
+
+    \b
+    Examples:
+      runner batch clean_orders
+      runner batch clean_orders --restart --json
+    """
+    _check(restart, resume)
+    project.start_ahead()
+    from runner.batch.jobs import run_batch
+    from runner.batch.running import Choices
+    from runner.cli.batchprogress import BatchProgress
+    from runner.cli.liveline import is_live
+    from runner.foreground import register_for
+
+    choices = Choices(restart=restart, resume=resume)
+    reports: list[BatchReport] = []
+    with (
+        BatchProgress(live=is_live(), quiet=project.quiet, as_json=as_json) as progress,
+        project.open(notify=progress.say) as runner,
+    ):
+        chosen = [runner.config.job(name) for name in dict.fromkeys(jobs)]
+        functions = register_for(runner, [job.name for job in chosen], progress.say)
+        for job in chosen:
+            function = functions[job.functions[0]]
+            report = run_batch(runner, job, function, choices=choices, tell=progress.say, watch=progress.watch)
+            reports.append(report)
+            progress.ended(report)
+            if as_json:
+                console.show_json(report.facts())
+            if report.status != "succeeded":
+                break
+    return exit_status(reports)
+
+
+def _check(restart: bool, resume: bool) -> None:
+    if restart and resume:
+        raise click.UsageError("--restart begins again and --resume goes on: give one of them")
+
+
+def exit_status(reports: Sequence[BatchReport]) -> int:
+    """What the command exits with after these."""
+    if any(report.status == "cancelled" for report in reports):
+        console.tell("interrupted; the same command goes on from the last checkpoint")
+        return INTERRUPTED
+    statuses = [report.error.exit_status for report in reports if report.error is not None]
+    return 1 if 1 in statuses else max(statuses, default=0)

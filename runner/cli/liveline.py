@@ -1,0 +1,83 @@
+"""One line of a terminal that is rewritten while something runs, and lines above it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import TypeVar
+
+from runner.cli import console
+
+REDRAW_SECONDS = 0.1
+_CLEAR = "\r\x1b[2K"
+
+Self = TypeVar("Self", bound="LiveLine")
+
+
+def is_live() -> bool:
+    """Whether stderr is a terminal whose lines can be rewritten."""
+    return sys.stderr is not None and sys.stderr.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+class LiveLine(ABC):
+    """A status line on stderr; a context manager. Where it is not live, only what is said is shown. Safe to
+    use from several threads."""
+
+    def __init__(self, *, live: bool, quiet: bool) -> None:
+        self.quiet, self.live = quiet, live and not quiet
+        self.lock = threading.RLock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._redraw, name="progress", daemon=True)
+
+    @abstractmethod
+    def status(self) -> str:
+        """What the line shows now; empty: nothing. Called with the lock held."""
+
+    wants_ticks: bool = False
+    """Whether `tick` is to be called where nothing is live."""
+
+    def tick(self) -> None:  # noqa: B027
+        """Called ten times a second, in a thread of its own."""
+
+    def __enter__(self: Self) -> Self:
+        if self.live or self.wants_ticks:
+            self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.pause()
+
+    def say(self, message: str) -> None:
+        """A line of its own; the status line moves down."""
+        if not self.quiet:
+            with self.lock:
+                self.pause()
+                console.tell(console.printable(message))
+
+    def pause(self) -> None:
+        """Take the status line away, so that something else can be written to the terminal."""
+        if self.live:
+            with self.lock:
+                self._write(_CLEAR)
+
+    def _redraw(self) -> None:
+        while not self._ended.wait(REDRAW_SECONDS):
+            self.tick()
+            with self.lock:
+                text = self.status() if self.live else ""
+                if text:
+                    # stdout may be a file: it is stderr's width that counts; 0 is a terminal that does not know
+                    columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+                    self._write(_CLEAR + text[: columns - 1])
+
+    def _write(self, text: str) -> None:
+        sys.stderr.write(text)
+        sys.stderr.flush()
