@@ -125,7 +125,8 @@ def redrive(
         confirm(f"run {len(chosen):,} dead letters again?", 1 if ids else len(chosen), yes=yes)
         with Many(project, len(chosen), "redriven") as many:
             for made in bulk.redrive(runner.store, chosen, now):
-                many.count(len(made))
+                many.done += len(made)
+                many.pause()
                 for run_id, _ in made:
                     runfacts.show_again(run_id, runner.store.get(run_id).parent_id if as_json else None, as_json)
         stayed = len(chosen) - many.done
@@ -163,7 +164,7 @@ def drop(project: Project, ids: tuple[int, ...], job: str | None, all_of_them: b
         confirm(f"forget {len(chosen):,} dead letters?", 1 if ids else len(chosen), yes=yes)
         with Many(project, len(chosen), "dropped") as many:
             for count in bulk.drop(runner.store, chosen):
-                many.count(count)
+                many.done += count
     if as_json:
         console.show_json({"dropped": many.done})
     else:

@@ -16,6 +16,7 @@ from runner.cli import console
 from runner.cli.completion import complete_job
 from runner.cli.given import open_given, read_given
 from runner.cli.groups import ProjectCommand, json_option
+from runner.cli.liveline import LiveLine, is_live
 from runner.cli.moments import DurationType, MomentType, now
 from runner.cli.names import NameType
 from runner.cli.project import Project, pass_project
@@ -173,20 +174,29 @@ class _Sink:
 
 def _enqueue_lines(project: Project, lines: str, sink: _Sink, enqueue: Callable[[list[bytes]], list[Enqueued]]) -> None:
     from runner.bulk import steps
-    from runner.cli.progress import Counter, is_live
 
-    counter = Counter(live=is_live() and not project.quiet)
     try:
-        with open_given(lines) as file:
+        with open_given(lines) as file, _Counting(sink, live=is_live(), quiet=project.quiet) as counting:
             for step in steps(file):
                 with _unbroken():
-                    sink.take(enqueue(step.lines) if step.lines else [], step.last)
-                counter.show(f"{sink.count:,} runs accepted")
+                    accepted = enqueue(step.lines) if step.lines else []
+                    counting.pause()
+                    sink.take(accepted, step.last)
     except BaseException:
-        counter.clear()
         console.tell(f"{sink.told}, of lines 1 to {sink.lines:,}" if sink.lines else sink.told)
         raise
-    counter.clear()
+
+
+class _Counting(LiveLine):
+    """Says how many runs have been accepted so far."""
+
+    def __init__(self, sink: _Sink, *, live: bool, quiet: bool) -> None:
+        super().__init__(live=live, quiet=quiet)
+        self._sink = sink
+
+    def status(self) -> str:
+        """See LiveLine."""
+        return f"{self._sink.count:,} runs accepted" if self._sink.count else ""
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from types import TracebackType
 import click
 
 from runner.cli import console
-from runner.cli.progress import Counter, is_live
+from runner.cli.liveline import LiveLine, is_live
 from runner.cli.project import Project
 from runner.errors import RunnerError
 
@@ -22,35 +22,31 @@ def confirm(question: str, number: int, *, yes: bool) -> None:
         click.confirm(question, abort=True, err=True)
 
 
-class Many:
-    """Counts while something is done to many; a context manager. Ended by an error, it tells how far it
-    came."""
+class Many(LiveLine):
+    """Counts while something is done to many. Ended by an error, it tells how far it came."""
 
     def __init__(self, project: Project, total: int, verb: str) -> None:
+        super().__init__(live=is_live(), quiet=project.quiet)
         self._total, self._verb = total, verb
-        self._counter = Counter(live=is_live() and not project.quiet)
         self.done = self.failed = 0
 
-    def __enter__(self) -> Many:
-        return self
+    def status(self) -> str:
+        """See LiveLine."""
+        return f"{self._verb}: {self.done:,} of {self._total:,}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._counter.clear()
+        super().__exit__(kind, error, trace)
         if self.failed > SHOWN:
             console.tell(f"and {self.failed - SHOWN:,} more like this")
         if error is not None and self.done:
             console.tell(f"{self._verb} before that: {self.done:,} of {self._total:,}")
 
-    def count(self, number: int = 1) -> None:
-        """So many more are done."""
-        self.done += number
-        self._counter.show(f"{self._verb}: {self.done:,} of {self._total:,}")
-
     def fail(self, error: RunnerError) -> None:
         """One of them cannot be done."""
         self.failed += 1
         if self.failed <= SHOWN:
-            self._counter.clear()
-            console.tell_error(error)
+            with self.lock:
+                self.pause()
+                console.tell_error(error)

@@ -113,7 +113,7 @@ def show_run(run: Run, attempts: Sequence[Attempt], now: datetime) -> None:
 
 def _run_lines(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
     yield "job", run.job
-    yield "status", " ".join(filter(None, (colored(run.status.value), note(run, now))))
+    yield "status", " ".join((colored(run.status.value), "" if run.status.is_terminal else note(run, now))).rstrip()
     yield "function", f"{run.function}@{run.function_version}" if run.function else ""
     yield "started by", " ".join(filter(None, (cause(run), console.printable(run.trigger or ""))))
     if run.slot is not None:
@@ -126,7 +126,7 @@ def _run_lines(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
         yield "started", moment(run.started_at, now)
     if run.finished_at is not None:
         yield "finished", moment(run.finished_at, now)
-    yield "attempts", f"{run.attempts}, {run.failures} failed of {run.retry_count + 1} that may"
+    yield "attempts", f"{run.attempts}, failed {run.failures} of {run.retry_count + 1} allowed"
     output = "" if run.result_size is None else f", output {console.size(run.result_size)}"
     yield "sizes", f"input {console.size(run.payload_size)}{output}"
     if run.status not in (RunStatus.SUCCEEDED, RunStatus.RUNNING) and run.message:

@@ -206,7 +206,7 @@ def cancel(project: Project, /, run_ids: tuple[int, ...], reason: str, yes: bool
                 if done.error is not None:
                     many.fail(done.error)
                 elif done.status is not None:
-                    many.count()
+                    many.done += 1
                     counts[done.status.value] += 1
                     if as_json:
                         console.show_json({"run_id": done.run_id, "status": done.status.value})
@@ -260,7 +260,8 @@ def retry(project: Project, /, run_ids: tuple[int, ...], yes: bool, as_json: boo
                 if done.error is not None:
                     many.fail(done.error)
                 elif done.enqueued is not None:
-                    many.count()
+                    many.done += 1
+                    many.pause()
                     runfacts.show_again(done.enqueued.run_id, done.run_id, as_json)
         if many.done:
             tell_if_unserved(project, runner)

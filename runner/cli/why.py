@@ -20,7 +20,7 @@ from runner.errors import RunNotFound, UsageError
 if TYPE_CHECKING:
     from runner.account import Account, SlotAccount, Waiting
     from runner.app import Runner
-    from runner.ledger import Attempt, RecordedSlot, Run
+    from runner.ledger import Attempt, RecordedSlot, Run, Why
     from runner.triggers import Schedule
 
 Line = tuple[str, str]
@@ -76,7 +76,9 @@ def _tell_run(runner: Runner, run_id: int, as_json: bool) -> None:
     run = found.why.run
     status = colored(run.status.value)
     console.show(f"run {run.run_id} of {console.printable(run.job)} is {status}")
-    runfacts.show_lines(list(_lines(found, now())))
+    runfacts.show_lines(_lines(found, now()))
+    for line in runfacts.tail_lines(found.why.attempts):
+        console.show(line)
 
 
 def _facts(found: Account) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def _lines(found: Account, at: datetime) -> Iterator[Line]:
         yield f"attempt {attempt.number}", _attempt(attempt, at)
     if found.waits_for:
         yield "waits for", "\n".join(_waiting(one, run, at) for one in found.waits_for)
-    yield from _state(run, at)
+    yield from _state(why, at)
     if why.children:
         yield "caused", ", ".join(f"run {child}" for child in why.children)
     if why.dead_letter is not None:
@@ -153,11 +155,13 @@ def _waiting(waiting: Waiting, run: Run, at: datetime) -> str:
     }[waiting.what.value]
 
 
-def _state(run: Run, at: datetime) -> Iterator[Line]:
+def _state(why: Why, at: datetime) -> Iterator[Line]:
+    run = why.run
     if run.status.is_terminal:
         if run.finished_at is not None:
             yield "finished", runfacts.moment(run.finished_at, at)
-        if run.message and run.status.value != "succeeded":
+        told = why.attempts[-1].message if why.attempts else None
+        if run.message and run.message != told:
             yield "because", console.printable(run.message)
     elif run.owner is not None and run.lease_until is not None:
         yield "progress", f"{run.progress}%" if run.progress else "not reported"
