@@ -23,11 +23,16 @@ class TickSettings:
             raise ValueError("13 brings no luck")
 
 
-def provider(name: str, settings: type[Any] | None = None) -> Provider[Any]:
+@dataclass(frozen=True, kw_only=True)
+class LinesSettings:
+    path: str = field(metadata={"doc": "Where they are."})
+
+
+def provider(name: str, settings: type[Any] | None = None, suffixes: tuple[str, ...] = ()) -> Provider[Any]:
     def create(_settings: object, _host: object) -> Any:
         raise AssertionError("loading must create nothing")
 
-    return Provider(name=name, summary=f"The {name}.", create=create, settings=settings)
+    return Provider(name=name, summary=f"The {name}.", create=create, settings=settings, suffixes=suffixes)
 
 
 def by_name(*providers: Provider[Any]) -> Mapping[str, Provider[Any]]:
@@ -43,6 +48,12 @@ class Catalogue:
     builders: Mapping[str, Provider[Any]] = field(default_factory=lambda: by_name(provider(".c,.cpp")))
     triggers: Mapping[str, Provider[Any]] = field(
         default_factory=lambda: by_name(provider("tick", TickSettings), provider("boot"))
+    )
+    sources: Mapping[str, Provider[Any]] = field(
+        default_factory=lambda: by_name(provider("jsonl", LinesSettings, (".jsonl",)), provider("table"))
+    )
+    sinks: Mapping[str, Provider[Any]] = field(
+        default_factory=lambda: by_name(provider("jsonl", LinesSettings, (".jsonl",)), provider("table"))
     )
 
 
@@ -93,6 +104,27 @@ jobs:
 """
 
 FUNCTION = "functions: {f: {wasm: functions/clean.wasm}}"
+
+TO_B = "output: {path: b.jsonl}"
+BATCH = f"{{function: f, input: {{path: a.jsonl}}, {TO_B}}}"
+BATCHES = {
+    "{function: f, input: {path: a.jsonl}}": "12 jobs.j.batch: 'output' is required",
+    f"{{function: g, input: {{path: a.jsonl}}, {TO_B}}}": "23 jobs.j.batch.function: no function 'g' is declared",
+    f"{{function: f, input: a.jsonl, {TO_B}}}": "33 jobs.j.batch.input: expected a mapping, such as "
+    "{path: data.jsonl}; write `{path: a.jsonl}`, got 'a.jsonl'",
+    f"{{function: f, input: {{path: a.xyz}}, {TO_B}}}": "40 jobs.j.batch.input.path: the ending of this path tells "
+    "no format: add `format:`, one of jsonl, table",
+    f"{{function: f, input: {{path: a.jsonl, sort: up}}, {TO_B}}}": "49 jobs.j.batch.input.sort: unknown key 'sort'",
+    f"{{function: f, input: {{}}, {TO_B}}}": "33 jobs.j.batch.input: 'path' is required",
+    f"{{function: f, input: {{format: tabel}}, {TO_B}}}": "42 jobs.j.batch.input.format: no installed plugin "
+    "provides source 'tabel'; did you mean 'table'?",
+    f"{{function: f, input: {{format: [a]}}, {TO_B}}}": "42 jobs.j.batch.input.format: expected the name of a format",
+    f"{{function: f, input: {{path: a.jsonl}}, {TO_B}, partitions: {{by: value}}}}": "87 jobs.j.batch.partitions: "
+    "'values' names the partitions",
+    f"{{function: f, input: {{path: a.jsonl}}, {TO_B}, on_error: ignore}}": "85 jobs.j.batch.on_error: "
+    "expected one of 'fail', 'skip', 'quarantine'",
+}
+"""What may not stand under `batch:`, each with what is told, from the column on."""
 
 REFUSED = {
     # the file as a whole
@@ -153,8 +185,12 @@ REFUSED = {
     f"version: 1\n{FUNCTION}\njobs: {{j: {{}}}}": "jobs.yaml:3:11 jobs.j: one of 'run', 'steps' or 'batch' is required",
     f"version: 1\n{FUNCTION}\njobs: {{j: {{run: null}}}}": "jobs.yaml:3:17 jobs.j.run: expected a name",
     f"version: 1\n{FUNCTION}\njobs: {{j: {{steps: {{}}}}}}": "jobs.yaml:3:19 jobs.j.steps: a pipeline has at least one",
-    f"version: 1\n{FUNCTION}\njobs: {{j: {{batch: {{}}}}}}": "jobs.yaml:3:19 jobs.j.batch: no installed plugin "
-    "provides 'batch'; it comes with plugin runner_files",
+    **{
+        f"version: 1\n{FUNCTION}\njobs:\n  j:\n    batch: {keys}": f"jobs.yaml:5:{problem}"
+        for keys, problem in BATCHES.items()
+    },
+    f"version: 1\n{FUNCTION}\njobs:\n  j:\n    input: text\n    batch: {BATCH}": "jobs.yaml:5:12 jobs.j.input: a batch "
+    "has its own 'input'",
     f"version: 1\n{FUNCTION}\njobs: {{j: {{run: f, on: x}}}}": "jobs.yaml:3:20 jobs.j.on: unknown key 'on'; did you "
     "mean 'triggers'?",
     f"version: 1\n{FUNCTION}\njobs: {{j: {{run: f, output: x}}}}": "jobs.yaml:3:28 jobs.j.output: expected a mapping",

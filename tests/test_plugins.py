@@ -34,7 +34,7 @@ EXECUTOR = """
 def runner_executors():
     return [provider({name!r})]
 """
-SHIPPED = ("builders", "sqlite", "wasmer", "wasmtime")
+SHIPPED = ("apscheduler", "builders", "files", "sqlite", "wasmer", "wasmtime")
 
 Install = Callable[..., None]
 
