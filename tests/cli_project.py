@@ -132,12 +132,13 @@ class CliProject:
         assert done.status == 0, f"{arguments} ended with {done.status}:\n{done.err}"
         return done
 
-    def on_terminal(self, *arguments: str, **environment: str) -> str:
-        """What the program shows on a terminal, from start to end."""
+    def on_terminal(self, *arguments: str, typed: bytes = b"", **environment: str) -> str:
+        """What the program shows on a terminal, from start to end. `typed` is what somebody types ahead."""
         ours, theirs = os.openpty()
         self.environment |= {"TERM": "xterm", **environment}
         process = self.start(*arguments, stdin=theirs, stdout=theirs, stderr=theirs)
         os.close(theirs)
+        os.write(ours, typed)
         shown = b""
         with contextlib.suppress(OSError):  # the last process on the other side has closed it
             while piece := os.read(ours, 65536):
