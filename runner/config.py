@@ -6,16 +6,17 @@ How it is made from the file is in runner.loading. Nothing is started or changed
 from __future__ import annotations
 
 import difflib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal
 
 from runner.batchkeys import BatchKeys
 from runner.errors import FileUnavailable, NotAvailable, UsageError
-from runner.jobskeys import RetentionKeys
+from runner.jobskeys import InputKeys, RetentionKeys
 from runner.models import FunctionDefinition
 from runner.stepkeys import MAX_ITEMS, ConcurrencyKeys, ItemError, ParamType
 
@@ -94,6 +95,15 @@ class JobInput:
     data: bytes | None = None
     path: Path | None = None
     """A file, absolute."""
+
+    @classmethod
+    def of(cls, keys: str | InputKeys, folder: Path) -> JobInput:
+        """What the keys mean in a jobs.yaml of this folder."""
+        if isinstance(keys, str):
+            return cls(data=keys.encode())
+        if keys.path is not None:
+            return cls(path=folder / keys.path)
+        return cls(data=json.dumps(keys.json, separators=(",", ":"), ensure_ascii=False).encode())
 
     def read(self) -> bytes:
         """The bytes. Raises FileUnavailable."""
@@ -185,6 +195,69 @@ class JobConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ExpectedOutput:
+    """What the output of a case has to be."""
+
+    form: Literal["text", "path", "json", "contains", "matches"]
+    value: Any
+    """For `path` a Path, absolute; for `json` a JSON value; else a string."""
+    line: int
+    """Where it stands in jobs.yaml."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Expectation:
+    """What has to come of a case. None and empty: nothing is said about it."""
+
+    output: ExpectedOutput | None = None
+    succeeds: bool
+    """Whether it has to succeed; else it has to fail."""
+    error: str | None = None
+    """The name of an error's class, or of one that it derives from."""
+    message: str | None = None
+    exit_code: int | None = None
+    trap: str | None = None
+    counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Numbers of records by what they count: `records_in`, `records_out`, `failed`."""
+    steps: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Statuses of a pipeline's steps, by name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mock:
+    """What a step comes to without being run: an error, or else `outputs`."""
+
+    outputs: tuple[JobInput, ...] = ()
+    """One for each item; where there is only one, that of every item."""
+    error: str | None = None
+    """The name of an error's class."""
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaseConfig:
+    """A test as jobs.yaml declares it: exactly one of `function` and `job` is not None."""
+
+    name: str
+    function: str | None
+    job: str | None
+    description: str | None
+    input: JobInput | None
+    """None: the job's own, or nothing."""
+    records: Choice | None
+    """A source of records; None: no records, or those of the batch itself."""
+    env_vars: Mapping[str, str]
+    secrets: Mapping[str, str] = field(repr=False)
+    """Made-up values by name."""
+    params: Mapping[str, Any]
+    mocks: Mapping[str, Mock]
+    """By step."""
+    expect: Expectation
+    line: int
+    """Where it stands in jobs.yaml."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
     """A whole jobs.yaml, valid. Mappings are in the order of the file and cannot be changed."""
 
@@ -198,6 +271,7 @@ class Config:
     queues: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """By queue, how many of its runs may be running at once."""
     retention: RetentionKeys = field(default_factory=RetentionKeys)
+    tests: Mapping[str, CaseConfig] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def folder(self) -> Path:

@@ -26,6 +26,7 @@ Trigger = Annotated[Any, Custom("trigger", "a mapping with one key: the kind of 
 JobNames = Annotated[tuple[str, ...], Custom("jobs", "the name of a job, or a list of them")]
 """Jobs of the same file; a plugin's settings may have it too."""
 Batch = Annotated[Any, Custom("batch", "a mapping")]
+Test = Annotated[Any, Custom("test", "a mapping")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,4 +338,12 @@ class FileKeys:
     )
     jobs: Mapping[Named, Annotated[JobKeys, Partial()]] = field(
         default_factory=dict, metadata=_doc("Jobs by name. They run in the order of the file.", called=("job", "tasks"))
+    )
+    tests: Mapping[Named, Test] = field(
+        default_factory=dict,
+        metadata=_doc(
+            "Tests by name, which `runner test` runs.",
+            called=("test",),
+            example="{greets: {function: greet, input: Ada, expect: {output: Hello}}}",
+        ),
     )

@@ -33,6 +33,7 @@ from runner.kinds import (
     TextKind,
 )
 from runner.schema import Key, ModelKind, kind_of, model_of
+from runner.testkeys import CaseKeys
 
 Schema = dict[str, Any]
 
@@ -76,6 +77,7 @@ def _customs(catalogue: Catalogue) -> dict[str, Callable[[_Writer], Schema]]:
         "source": lambda writer: writer.formats(catalogue.sources),
         "sink": lambda writer: writer.formats(catalogue.sinks),
         "secret": lambda writer: writer.of(kind_of(SecretKeys)),
+        "test": lambda writer: writer.of(kind_of(CaseKeys)),
     }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import json
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,15 +15,15 @@ from types import MappingProxyType
 from typing import Any
 
 from runner.batchkeys import BatchKeys
+from runner.cases import CaseReader
 from runner.catalogue import Catalogue, Lookup
-from runner.config import Choice, Config, FunctionConfig, JobConfig, JobInput, SecretReference
+from runner.config import CaseConfig, Choice, Config, FunctionConfig, JobConfig, JobInput, SecretReference
 from runner.errors import ConfigError, FileUnavailable, Problem
 from runner.jobskeys import (
     AUTO_EXECUTOR,
     DEFAULT_REGISTRY,
     FileKeys,
     FunctionKeys,
-    InputKeys,
     JobKeys,
     RetentionKeys,
     SecretKeys,
@@ -33,6 +32,7 @@ from runner.kinds import INVALID, MAX_PROBLEMS, PathKind, Reader, TextKind, TooM
 from runner.models import FunctionDefinition, Rights
 from runner.schema import Given, read_given
 from runner.steps import PipelineReader, check_cycles, refuse_without_steps
+from runner.testkeys import CaseKeys
 from runner.yamlnodes import MAX_BYTES, Entries, Items, Node, Scalar, decode, join, parse, shorten
 
 
@@ -87,6 +87,7 @@ class _Loader:
             "source": self._lookup.source,
             "sink": self._lookup.sink,
             "secret": self._secret_keys,
+            "test": lambda node, where: read_given(reader, node, CaseKeys, where),
         }
 
     def load(self, data: bytes) -> Config | None:
@@ -100,15 +101,17 @@ class _Loader:
         registry = file.values.get("registry")
         if "registry" not in file.keys:
             registry = self._lookup.registry(Scalar(0, 0, DEFAULT_REGISTRY, True), "registry")
+        jobs = self._jobs(file)
         return Config(
             path=self._path,
             namespace=namespace,
             registry=registry,
             secrets=MappingProxyType(self._secrets(file)),
             functions=MappingProxyType(self._functions(file, namespace)),
-            jobs=MappingProxyType(self._jobs(file)),
+            jobs=MappingProxyType(jobs),
             queues=MappingProxyType({name: keys.concurrency for name, keys in file.values.get("queues", {}).items()}),
             retention=file.values.get("retention", RetentionKeys()),
+            tests=MappingProxyType(self._tests(file, jobs)),
         )
 
     def _root(self, data: bytes) -> Node | None:
@@ -267,7 +270,7 @@ class _Loader:
             run=keys.run,
             batch=None if keys.batch is None else keys.batch.build(),
             description=keys.description,
-            input=self._input(keys.input),
+            input=None if keys.input is None else JobInput.of(keys.input, self._path.parent),
             output=None if keys.output is None else self._path.parent / keys.output.path,
             env_vars=MappingProxyType(dict(keys.env_vars)),
             triggers=keys.triggers,
@@ -275,14 +278,17 @@ class _Loader:
             **pipeline,
         )
 
-    def _input(self, keys: str | InputKeys | None) -> JobInput | None:
-        if keys is None:
-            return None
-        if isinstance(keys, str):
-            return JobInput(data=keys.encode())
-        if keys.path is not None:
-            return JobInput(path=self._path.parent / keys.path)
-        return JobInput(data=json.dumps(keys.json, separators=(",", ":"), ensure_ascii=False).encode())
+    def _tests(self, file: Given, jobs: Mapping[str, JobConfig]) -> dict[str, CaseConfig]:
+        reader = CaseReader(
+            self._path.parent,
+            functions=_lines(file, "functions"),
+            secrets=_lines(file, "secrets"),
+            job_names=self._job_names,
+            jobs=jobs,
+        )
+        lines = _lines(file, "tests")
+        cases = (reader.read(name, given, lines[name]) for name, given in file.values.get("tests", {}).items())
+        return {case.name: case for case in cases if case is not None}
 
 
 def _keys(root: Node, key: str) -> list[str]:

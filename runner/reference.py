@@ -14,6 +14,7 @@ from runner.jsonschema import plain_default
 from runner.kinds import EitherKind, Kind, ListKind, MapKind
 from runner.schema import Key, model_of
 from runner.stepkeys import ConcurrencyKeys, ParamKeys, StepKeys, TaskKeys
+from runner.testkeys import CaseKeys, ExpectedOutputKeys, ExpectKeys, MockKeys
 from runner.yamlnodes import MAX_ALIASED, MAX_BYTES, MAX_DEPTH
 
 EXAMPLE = """\
@@ -110,6 +111,10 @@ _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("jobs.NAME.batch.checkpoint", CheckpointKeys),
     ("jobs.NAME.batch.on_error", OnErrorKeys),
     ("jobs.NAME.batch.partitions", PartitionKeys),
+    ("tests.NAME", CaseKeys),
+    ("tests.NAME.expect", ExpectKeys),
+    ("tests.NAME.expect.output", ExpectedOutputKeys),
+    ("tests.NAME.mocks.STEP", MockKeys),
 )
 
 
