@@ -7,17 +7,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, lru_cache
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from runner.keytypes import Name
 from runner.kinds import Rule
-from runner.timepolicy import SINGLE_ENTRIES, Catchup, Overlap, Policy
-from runner.when import DURATION, format_duration, parse_duration
 
+if TYPE_CHECKING:
+    from runner.timepolicy import Policy  # read when there is a time trigger, which few commands meet
+
+_DURATION_WORDS = "a duration like 90s, 15m, 2h, 1d or 1h30m"
 Duration = Annotated[
     str,
     Rule(
-        pattern="(?=.)" + "".join(rf"([0-9]{{1,9}}(\.[0-9]{{1,6}})?{letter})?" for letter in "wdhms"), expected=DURATION
+        pattern="(?=.)" + "".join(rf"([0-9]{{1,9}}(\.[0-9]{{1,6}})?{letter})?" for letter in "wdhms"),
+        expected=_DURATION_WORDS,
     ),
 ]
 """A length of time, for `runner.when.parse_duration`."""
@@ -28,6 +31,8 @@ LONGEST = timedelta(days=3660)
 def duration(key: str, text: str, *, least: timedelta = timedelta(0), most: timedelta = LONGEST) -> timedelta:
     """The value of a key that holds a Duration. Raises ValueError, which names the key, for one that is
     too short or too long."""
+    from runner.when import format_duration, parse_duration
+
     try:
         length = parse_duration(text)
     except ValueError as error:
@@ -41,8 +46,8 @@ def duration(key: str, text: str, *, least: timedelta = timedelta(0), most: time
 class OnceKeys:
     """The keys of a trigger that is due once."""
 
-    catchup: Catchup = field(
-        default=Catchup.LAST,
+    catchup: Literal["none", "last", "all"] = field(
+        default="last",
         metadata={
             "doc": "What becomes of due times that were missed: `none` skips them, `last` runs the newest, `all` runs "
             "every one.",
@@ -84,7 +89,7 @@ class OnceKeys:
     @cached_property
     def policy(self) -> Policy:
         """What a Timetable goes by."""
-        return _policy(self.catchup, self.catchup_window, 1, Overlap.ALLOW, self.jitter, self.enabled)
+        return _policy(self.catchup, self.catchup_window, 1, "allow", self.jitter, self.enabled)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,10 +101,10 @@ class RecurringKeys(OnceKeys):
         metadata={
             "doc": "How many due times `catchup: all` runs at most, the newest ones.",
             "minimum": 1,
-            "maximum": SINGLE_ENTRIES,
+            "maximum": 1000,
         },
     )
-    overlap: Overlap | None = field(
+    overlap: Literal["skip", "queue", "replace", "allow"] | None = field(
         default=None,
         metadata={
             "doc": "What becomes of a due time while an earlier run of this trigger has not ended: `skip` (unless "
@@ -111,28 +116,30 @@ class RecurringKeys(OnceKeys):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        overlap = self.policy.overlap
-        if self.queue is not None and overlap in (Overlap.QUEUE, Overlap.REPLACE):
+        overlap = self.policy.overlap.value
+        if self.queue is not None and overlap in ("queue", "replace"):
             given = "" if self.overlap else " (which `catchup: all` means)"
             raise ValueError(
-                f"queue: with overlap: {overlap.value}{given} the runs have a queue of their own, one at a time; "
+                f"queue: with overlap: {overlap}{given} the runs have a queue of their own, one at a time; "
                 f"leave out `queue: {self.queue}`, or write overlap: allow or skip"
             )
 
     @cached_property
     def policy(self) -> Policy:
         """What a Timetable goes by."""
-        overlap = self.overlap or (Overlap.QUEUE if self.catchup is Catchup.ALL else Overlap.SKIP)
+        overlap = self.overlap or ("queue" if self.catchup == "all" else "skip")
         return _policy(self.catchup, self.catchup_window, self.catchup_limit, overlap, self.jitter, self.enabled)
 
 
 @lru_cache(maxsize=1024)  # many triggers have few policies
-def _policy(catchup: Catchup, window: str, limit: int, overlap: Overlap, jitter: str, enabled: bool) -> Policy:
+def _policy(catchup: str, window: str, limit: int, overlap: str, jitter: str, enabled: bool) -> Policy:
+    from runner.timepolicy import Catchup, Overlap, Policy
+
     return Policy(
-        catchup=catchup,
+        catchup=Catchup(catchup),
         window=duration("catchup_window", window),
         limit=limit,
-        overlap=overlap,
+        overlap=Overlap(overlap),
         jitter=duration("jitter", jitter, most=timedelta(days=1)),
         enabled=enabled,
     )

@@ -44,6 +44,12 @@ class CronSchedule(Schedule):
 
     def next_after(self, moment: datetime) -> datetime | None:
         """See Schedule."""
+        try:
+            return self._next_after(moment)
+        except OverflowError:  # the end of what a datetime can hold
+            return None
+
+    def _next_after(self, moment: datetime) -> datetime | None:
         moment = moment.astimezone(timezone.utc).replace(microsecond=0)
         wall = _wall(moment, self.zone)
         last = first_change(self.zone, moment - _DAYLIGHT_SAVING, moment)

@@ -1,8 +1,10 @@
-"""What jobs.yaml may say about the triggers `cron`, `interval`, `timer` and `job`."""
+"""What jobs.yaml may say about the triggers `cron`, `interval`, `timer` and `job`.
+
+Every start of the program reads this file: what checks a value is imported when there is one.
+"""
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
@@ -12,8 +14,6 @@ from runner.jobskeys import JobNames
 from runner.keytypes import Name
 from runner.kinds import Rule
 from runner.timekeys import Duration, OnceKeys, RecurringKeys, duration
-from runner.when import parse_moment
-from runner_apscheduler.expression import parse
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SECOND = timedelta(seconds=1)
@@ -26,6 +26,8 @@ Moment = Annotated[
 
 def moment(key: str, text: str) -> datetime:
     """The value of a key that holds a Moment. Raises ValueError, which names the key, for a floating time."""
+    from runner.when import parse_moment
+
     try:
         return parse_moment(text)
     except ValueError as error:
@@ -35,6 +37,7 @@ def moment(key: str, text: str) -> datetime:
 @lru_cache(maxsize=1024)
 def zone(name: str) -> tzinfo:
     """The time zone of an IANA name. Raises ValueError with the nearest that there is."""
+    import difflib
     from zoneinfo import ZoneInfo, available_timezones
 
     if name == "UTC":
@@ -72,6 +75,8 @@ class CronSettings(RecurringKeys):
     )
 
     def __post_init__(self) -> None:
+        from runner_apscheduler.expression import parse
+
         super().__post_init__()
         try:
             parse(self.schedule)
