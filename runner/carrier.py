@@ -192,7 +192,7 @@ class Carrier:
 
 def _stopped(claim: Claim, watch: Watch, result: InvocationResult) -> Outcome:
     """How a run ends that was stopped or kept from beginning: as somebody asked, or else it goes back."""
-    verdict = watch.verdict(claim) or Released(claim.run_id, claim.token, "it was stopped with others")
+    verdict = watch.verdict(claim) or Released(claim.run_id, claim.token, "it was stopped to let others pass")
     if isinstance(verdict, Cancelled):
         return verdict._replace(duration_ms=result.duration_ms, logs=result.logs)
     begun = isinstance(result.error, Stopped) and result.error.begun

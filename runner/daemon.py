@@ -156,6 +156,7 @@ class Daemon(Observer):
         self._lanes.start()
         self._housekeeper.start()
         self.journal.tell("info", "serving", **self._starting.facts(), owner=self.owner)
+        self._reactor.wake()  # there may be nothing to drain at all
         while not self._stops and self._failure is None:
             self._turn(self._seconds_to_sleep())
 

@@ -26,6 +26,8 @@ CLAIM_RUNS = 512
 """And never more than these."""
 TEND_SECONDS = 0.25
 """How often `tend` wants to be called while a lane is busy."""
+HOLD_UP_SECONDS = 1.0
+"""Runs that were sent to the workers together are stopped when none of them has ended for so long."""
 AGAIN_SECONDS = 1.0
 """After the store refused, it is tried again so much later."""
 
@@ -77,7 +79,7 @@ class Lane:
         self._done: list[Outcome] = []
         self._verdicts: dict[Key, Outcome] = {}
         self._current: tuple[Sequence[Claim], Callable[[], Any], float] | None = None
-        self._recorded = 0.0
+        self._recorded = self._moved = 0.0
         self._limit = 1
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -90,7 +92,8 @@ class Lane:
                 raise Stopped(begun=False)
             for claim in claims:
                 self._waiting.pop((claim.run_id, claim.token), None)
-            self._current = (claims, stop, time.monotonic())
+            self._moved = time.monotonic()
+            self._current = (claims, stop, self._moved)
 
     def verdict(self, claim: Claim) -> Outcome | None:
         """See Watch."""
@@ -133,8 +136,11 @@ class Lane:
             self._stop_marked()
             if self._current is None:
                 return
-            if self._current[2] < late:
+            claims, stop, since = self._current
+            if since < late:
                 self._give_back_rest()
+            if len(claims) > 1 and self._moved < time.monotonic() - HOLD_UP_SECONDS:
+                stop()  # one of them takes its time, and its results come in order
             if not self._done or self._recorded > late:
                 return
             done, self._done, self._recorded = self._done, [], time.monotonic()
@@ -226,6 +232,7 @@ class Lane:
         begun = time.monotonic()
         for outcome in self._lanes.carrier.carry_out(claims, self):
             with self._lock:
+                self._moved = time.monotonic()
                 if (outcome.run_id, outcome.token) not in self._given_back:
                     self._done.append(outcome)
         with self._lock:

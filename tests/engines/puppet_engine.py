@@ -109,6 +109,12 @@ def _hang(_: Call) -> None:
         pass
 
 
+def _spin(_: Call, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
 def _flood(call: Call, times: int, size: int) -> None:
     block = b"x" * size
     for _ in range(times):
@@ -263,12 +269,14 @@ VERBS: dict[str, Callable[..., bytes | None]] = {
     "complain": _complain,
     "sleep": lambda _, seconds: time.sleep(seconds),
     "hang": _hang,
+    "spin": _spin,
     "fail": _fail,
     "raise": _raise,
     "exit": lambda _, status: os._exit(status),
     "crash": lambda _: ctypes.string_at(0) and None,
     "ask": lambda call, name, *arguments: call.ask_app(name, [str(each).encode() for each in arguments]),
     "ask_bytes": lambda call, name, size: call.ask_app(name, [bytes(size)]),
+    "progress": lambda call, percent: call.report_progress(percent),
     "send": _send,
     "listen": _listen,
     "forge": _forge,
