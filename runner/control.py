@@ -121,7 +121,7 @@ class Control:
     def _answer(self, line: bytes) -> Any:
         try:
             word = json.loads(line)["ask"]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return {"error": 'ask with one line of JSON: {"ask": "status"}'}
         known = self._answers.get(word) if isinstance(word, str) else None
         return {"error": f"unknown; there are {', '.join(self._answers)}"} if known is None else known()

@@ -18,9 +18,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from runner_sqlite.functions import SqliteRegistry
 from runner_sqlite.runs import SqliteRunStore
 
 from runner.ledger import Run
+from runner.models import Function
 from runner.run_store import RunStore
 from runner.runs import NewRun, RunStatus
 from tests.cli_project import CliProject
@@ -195,6 +197,11 @@ class DaemonProject(CliProject):
             self.database.parent.mkdir(mode=0o700, exist_ok=True)
             self._store = SqliteRunStore.open(self.database)
         return self._store
+
+    def functions(self) -> Sequence[Function]:
+        """The newest versions of what is registered."""
+        with contextlib.closing(SqliteRegistry(self.database)) as registry:
+            return registry.list("shop")
 
     @contextlib.contextmanager
     def serving(self, *options: str, ready: bool = True) -> Iterator[Serving]:
