@@ -88,14 +88,14 @@ def test_delete_what_is_not_there(project: CliProject) -> None:
 
 def test_logs(project: CliProject) -> None:
     first, second = project.ok("logs", "log").text.splitlines()
-    assert re.fullmatch(rf"{RFC_3339}  stderr  first", first)
-    assert re.fullmatch(rf"{RFC_3339}  stderr  second\\x1b\[2J", second)
+    assert re.fullmatch(rf"{RFC_3339}       -  stderr  first", first)
+    assert re.fullmatch(rf"{RFC_3339}       -  stderr  second\\x1b\[2J", second)
 
 
 def test_logs_in_json(project: CliProject) -> None:
     (row,) = project.ok("logs", "log", "--limit", "1", "--json").rows
     assert re.fullmatch(RFC_3339, row.pop("timestamp"))
-    assert row == {"function": "log", "level": "stderr", "message": "second\x1b[2J"}
+    assert row == {"run_id": None, "attempt": None, "level": "stderr", "message": "second\x1b[2J"}
 
 
 def test_logs_of_a_silent_a_deleted_and_an_unknown_function(project: CliProject) -> None:
