@@ -23,15 +23,13 @@ from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Host
 from runner.dispatcher import Attempted, Dispatcher
 from runner.errors import (
     EngineUnavailable,
-    FileUnavailable,
     FunctionNotFound,
     NotAvailable,
     RunnerError,
-    StoreReadOnly,
     ToolchainUnavailable,
     UsageError,
 )
-from runner.files import read_file, write_whole
+from runner.files import make_state_folder, read_file, write_whole
 from runner.jobskeys import AUTO_EXECUTOR
 from runner.loading import load
 from runner.models import Function, InvocationContext, InvocationResult, LogEntry
@@ -61,12 +59,16 @@ class Runner:
         plugins: Plugins,
         *,
         state_dir: Path | None = None,
+        cache_dir: Path | None = None,
         notify: Callable[[str], None] = _say,
     ) -> None:
+        """`cache_dir` is where executors and builders keep what can be made again; the `state_dir` unless
+        told otherwise."""
         self.config = config
         self.plugins = plugins
         self.project_dir = config.path.parent
         self.state_dir = state_dir or self.project_dir / STATE_FOLDER
+        self.cache_dir = cache_dir or self.state_dir
         self._told: set[str] = set()
         self._notify = notify
         self._lock = threading.RLock()
@@ -130,7 +132,7 @@ class Runner:
             if self._registry is None:
                 choice = self.config.registry
                 provider = self.plugins.catalogue.get("registries", choice.name)
-                self._make_state_dir()
+                make_state_folder(self.state_dir)
                 self._registry = provider.create(choice.settings, self._host(_no_modules))
             return self._registry
 
@@ -155,7 +157,7 @@ class Runner:
         if settings is None and provider.settings is not None:
             settings = provider.settings()
         executor: FunctionExecutor = provider.create(
-            settings, self._host(lambda cid: self.registry.get_wasm_bytes(cid))
+            settings, self._host(lambda cid: self.registry.get_wasm_bytes(cid), self.cache_dir)
         )
         return executor
 
@@ -200,28 +202,13 @@ class Runner:
             raise EngineUnavailable("auto", why, remedy="`runner engines list` tells more")
         return found
 
-    def _host(self, get_wasm_bytes: Callable[[str], bytes]) -> Host:
+    def _host(self, get_wasm_bytes: Callable[[str], bytes], state_dir: Path | None = None) -> Host:
         return Host(
             project_dir=self.project_dir,
-            state_dir=self.state_dir,
+            state_dir=state_dir or self.state_dir,
             get_wasm_bytes=get_wasm_bytes,
             notify=self.tell_once,
         )
-
-    def _make_state_dir(self) -> None:
-        try:
-            self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            ignore = self.state_dir / ".gitignore"
-            if not ignore.exists():
-                ignore.write_text("*\n")
-        except FileExistsError:
-            raise FileUnavailable(f"{self.state_dir} is a file; the state needs a folder of that name") from None
-        except OSError as error:
-            if not self.state_dir.is_dir():
-                raise StoreReadOnly(
-                    f"the state folder {self.state_dir} cannot be made ({error.strerror}); "
-                    "make its parent writable or give another with --state-dir"
-                ) from error
 
     def make(self, kind: str, choice: Choice) -> Any:
         """A part of a kind of the catalogue, with its settings; whoever asked for it closes it."""
@@ -242,9 +229,9 @@ class Runner:
         for name, provider in providers.items():
             if source.suffix in name.split(","):
                 if name not in self._builders:
-                    self._make_state_dir()
+                    make_state_folder(self.cache_dir)
                     settings = provider.settings() if provider.settings is not None else None
-                    self._builders[name] = provider.create(settings, self._host(_no_modules))
+                    self._builders[name] = provider.create(settings, self._host(_no_modules, self.cache_dir))
                 return self._builders[name]
         known = ", ".join(suffix for name in providers for suffix in name.split(","))
         raise ToolchainUnavailable(f"no builder takes {source.name}; there are builders for {known or 'nothing'}")

@@ -1,4 +1,4 @@
-"""Reading and writing whole files, with errors that say which and why."""
+"""Reading and writing whole files, and the folder of our own, with errors that say which and why."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from runner.errors import FileUnavailable
+from runner.errors import FileUnavailable, StoreReadOnly
 
 
 def read_file(path: Path) -> bytes:
@@ -39,6 +39,24 @@ def write_whole(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             Path(temporary).unlink()
         raise FileUnavailable(f"cannot write {path}: {error.strerror}") from error
+
+
+def make_state_folder(path: Path) -> None:
+    """Make a folder for what this program keeps, readable by this user only and out of version control,
+    unless it is there. Raises FileUnavailable for a file of that name, StoreReadOnly."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ignore = path / ".gitignore"
+        if not ignore.exists():
+            ignore.write_text("*\n")
+    except FileExistsError:
+        raise FileUnavailable(f"{path} is a file; the state needs a folder of that name") from None
+    except OSError as error:
+        if not path.is_dir():
+            raise StoreReadOnly(
+                f"the state folder {path} cannot be made ({error.strerror}); "
+                "make its parent writable or give another with --state-dir"
+            ) from error
 
 
 def _umask() -> int:

@@ -102,7 +102,7 @@ class ExpectKeys:
     records_out: int | None = field(default=None, metadata=_doc("How many records come out.", minimum=0))
     failed: int | None = field(
         default=None,
-        metadata=_doc("How many records fail. Left out: none, unless `error` or `status` is expected.", minimum=0),
+        metadata=_doc("How many records fail. Left out: none, where it has to succeed.", minimum=0),
     )
     steps: Mapping[Named, StepEnding] = field(
         default_factory=dict,
