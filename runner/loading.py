@@ -36,8 +36,8 @@ from runner.testkeys import CaseKeys
 from runner.yamlnodes import MAX_BYTES, Entries, Items, Node, Scalar, decode, join, parse, shorten
 
 
-def load(path: Path | str, catalogue: Catalogue) -> Config:
-    """Read and check a jobs.yaml.
+def load(path: Path | str, catalogue: Catalogue, *, data: bytes | None = None) -> Config:
+    """Read and check a jobs.yaml; with `data` these bytes, as if they stood there.
 
     Raises ConfigError with every problem (up to MAX_PROBLEMS), in the order of the file, and
     FileUnavailable when it cannot be read. Providers are asked for nothing but their settings class; none is created.
@@ -46,7 +46,7 @@ def load(path: Path | str, catalogue: Catalogue) -> Config:
     reader = Reader(str(path))
     config = None
     try:
-        config = _Loader(path, catalogue, reader).load(_read(path))
+        config = _Loader(path, catalogue, reader).load(_read(path) if data is None else data)
     except TooManyProblemsError:
         message = f"more than {MAX_PROBLEMS:,} problems; looking for more was given up"
         reader.problems[-1] = Problem(file=reader.file, line=0, column=0, where="", message=message)

@@ -28,15 +28,17 @@ def run_batch(
     function: Function,
     *,
     partition: Partition | None = None,
+    state: str = "",
     choices: Choices = NO_CHOICES,
     tell: Callable[[str], None],
     watch: Callable[[View], None] = lambda _: None,
 ) -> BatchReport:
     """Run a batch job, or one partition of it, with this version of its function, here and now.
 
-    How it ended is in the report. Raises UsageError and NotAvailable for what cannot even be planned.
+    How it ended is in the report; `state` is as in plan_of. Raises UsageError and NotAvailable for what
+    cannot even be planned.
     """
-    plan = plan_of(runner, job, function, partition)
+    plan = plan_of(runner, job, function, partition, state)
     return BatchRun(plan, _parts(runner, plan, tell, watch), choices).run()
 
 

@@ -30,6 +30,7 @@ class Plan:
     """One run of a batch, or of one of its partitions, before it starts."""
 
     job: str
+    """Its name in jobs.yaml, or that of the function of a batch without a job."""
     partition: str | None
     function: Function
     context: InvocationContext
@@ -94,8 +95,11 @@ def _absolute(folder: Path, name: str) -> str:
     return os.path.normpath(folder / name)
 
 
-def plan_of(runner: Runner, job: JobConfig, function: Function, partition: Partition | None = None) -> Plan:
-    """The plan of a batch job with this version of its function. Raises UsageError, NotAvailable."""
+def plan_of(
+    runner: Runner, job: JobConfig, function: Function, partition: Partition | None = None, state: str = ""
+) -> Plan:
+    """The plan of a batch job with this version of its function. `state` names the folder of its state; the
+    job does otherwise. Raises UsageError, NotAvailable."""
     keys = job.batch
     if keys is None:
         raise UsageError(f"job {job.name!r} is no batch; `runner run {job.name}` runs it")
@@ -104,6 +108,7 @@ def plan_of(runner: Runner, job: JobConfig, function: Function, partition: Parti
     on_error = on_error_of(keys)
     sink: Sink = runner.make("sinks", keys.output)
     name = None if partition is None else partition.name
+    folder = WHOLE if name is None else f"p-{quote(name, safe='')}"
     return Plan(
         job=job.name,
         partition=name,
@@ -115,7 +120,7 @@ def plan_of(runner: Runner, job: JobConfig, function: Function, partition: Parti
         sink=sink,
         project=runner.project_dir,
         quarantine=_quarantine(job.name, on_error, keys.output),
-        state=runner.state_dir / STATE_FOLDER / job.name / (WHOLE if name is None else f"p-{quote(name, safe='')}"),
+        state=runner.state_dir / STATE_FOLDER / (state or job.name) / folder,
         settings=_settings(keys, on_error),
     )
 

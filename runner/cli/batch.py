@@ -14,6 +14,7 @@ from runner.cli.project import Project, pass_project
 
 if TYPE_CHECKING:
     from runner.batch.report import BatchReport
+    from runner.cli.batchprogress import BatchProgress
 
 INTERRUPTED = 130
 
@@ -48,20 +49,15 @@ def batch(project: Project, jobs: Sequence[str], restart: bool, resume: bool, as
       runner batch clean_orders
       runner batch clean_orders --restart --json
     """
-    _check(restart, resume)
+    check_choices(restart, resume)
     project.start_ahead()
     from runner.batch.jobs import run_batch
     from runner.batch.running import Choices
-    from runner.cli.batchprogress import BatchProgress
-    from runner.cli.liveline import is_live
     from runner.foreground import register_for
 
     choices = Choices(restart=restart, resume=resume)
     reports: list[BatchReport] = []
-    with (
-        BatchProgress(live=is_live(), quiet=project.quiet, as_json=as_json) as progress,
-        project.open(notify=progress.say) as runner,
-    ):
+    with shown(project, as_json) as progress, project.open(notify=progress.say) as runner:
         chosen = [runner.config.job(name) for name in dict.fromkeys(jobs)]
         functions = register_for(runner, [job.name for job in chosen], progress.say)
         for job in chosen:
@@ -69,16 +65,23 @@ def batch(project: Project, jobs: Sequence[str], restart: bool, resume: bool, as
             report = run_batch(runner, job, function, choices=choices, tell=progress.say, watch=progress.watch)
             reports.append(report)
             progress.ended(report)
-            if as_json:
-                console.show_json(report.facts())
             if report.status != "succeeded":
                 break
     return exit_status(reports)
 
 
-def _check(restart: bool, resume: bool) -> None:
+def check_choices(restart: bool, resume: bool) -> None:
+    """Raises UsageError for choices that exclude each other."""
     if restart and resume:
         raise click.UsageError("--restart begins again and --resume goes on: give one of them")
+
+
+def shown(project: Project, as_json: bool) -> BatchProgress:
+    """What tells of batches as the user wants it."""
+    from runner.cli.batchprogress import BatchProgress
+    from runner.cli.liveline import is_live
+
+    return BatchProgress(live=is_live(), quiet=project.quiet, as_json=as_json)
 
 
 def exit_status(reports: Sequence[BatchReport]) -> int:

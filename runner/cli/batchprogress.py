@@ -48,14 +48,16 @@ class BatchProgress(LiveLine):
             self._told_at, self._seen = self._since, [(self._since, view.counts.records_in)]
 
     def ended(self, report: BatchReport) -> None:
-        """It runs no more: its error and its summary."""
+        """It runs no more: its error and its summary, or the report as JSON on stdout."""
         with self.lock:
             self._view = None
             self.pause()
-            title = _title(report)
-            if report.error is not None and not self._as_json:
-                console.tell_error(report.error, subject=title)
-            if not self.quiet and not self._as_json:
+            if self._as_json:
+                console.show_json(report.facts())
+                return
+            if report.error is not None:
+                console.tell_error(report.error, subject=_title(report))
+            if not self.quiet:
                 for line in summary(report):
                     console.tell(line)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,6 +28,18 @@ def _env_vars(_: click.Context, param: click.Parameter, values: Sequence[str]) -
     return {name: value for name, _, value in pairs}
 
 
+env_option = click.option(
+    "-e",
+    "--env",
+    "env_vars",
+    metavar="NAME=VALUE",
+    multiple=True,
+    callback=_env_vars,
+    help="A variable on top of the function's env_vars; may be given several times.",
+)
+"""`--env`, for commands that call one function."""
+
+
 @click.command("invoke", cls=ProjectCommand)
 @click.argument("function", metavar="FUNCTION[@VERSION]", type=FunctionNameType(), shell_complete=complete_function)
 @click.option(
@@ -37,15 +49,7 @@ def _env_vars(_: click.Context, param: click.Parameter, values: Sequence[str]) -
     metavar="FILE|-|TEXT",
     help="What the function reads: a file, - for stdin, or the text itself. Nothing without it.",
 )
-@click.option(
-    "-e",
-    "--env",
-    "env_vars",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=_env_vars,
-    help="A variable on top of the function's env_vars; may be given several times.",
-)
+@env_option
 @json_option
 @pass_project
 def invoke(project: Project, function: FunctionName, given: str | None, env_vars: dict[str, str], as_json: bool) -> int:
@@ -72,7 +76,7 @@ def invoke(project: Project, function: FunctionName, given: str | None, env_vars
     data = read_given(project, given)
     with project.open() as runner:
         runner.prepare(function.name)  # the engine starts while the registry is opened
-        found = _function(project, runner, function)
+        found = current_function(runner, function, project.say)
         result = runner.invoke(found.name, data, version=found.version, env_vars=env_vars)
     if as_json:
         console.show_json(_facts(found, result))
@@ -81,14 +85,15 @@ def invoke(project: Project, function: FunctionName, given: str | None, env_vars
     return 0 if result.error is None else result.error.exit_status
 
 
-def _function(project: Project, runner: Runner, wanted: FunctionName) -> Function:
+def current_function(runner: Runner, wanted: FunctionName, say: Callable[[str], None]) -> Function:
+    """The function as jobs.yaml has it now, registered if it changed; or the version that is wanted."""
     from runner.foreground import describe
 
     if wanted.version or wanted.name not in runner.config.functions:
         return runner.function(wanted.name, wanted.version)
     registered = runner.register(wanted.name)
     if registered.changed:
-        project.say(describe(registered))
+        say(describe(registered))
     return registered.function
 
 

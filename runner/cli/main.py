@@ -34,6 +34,7 @@ COMMANDS = {
     "run": Lazy("runner.cli.run", "run", "Run jobs, once and here."),
     "graph": Lazy("runner.cli.graph", "graph", "Draw the steps of a job and what each of them needs."),
     "batch": Lazy("runner.cli.batch", "batch", "Run batch jobs: a function over many records."),
+    "map": Lazy("runner.cli.map", "map_records", "Run a function over many records, without a job."),
     "invoke": Lazy("runner.cli.invoke", "invoke", "Call one function."),
     "enqueue": Lazy("runner.cli.enqueue", "enqueue", "Put a run of a job into the queue, for a daemon to carry out."),
     "serve": Lazy("runner.cli.serve", "serve", "Serve the jobs, until told to end."),
