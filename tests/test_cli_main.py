@@ -91,7 +91,7 @@ def test_version_is_that_of_the_package(project: CliProject) -> None:
         (["invoke", "echo@0"], "with a version from 1"),
         (["invoke", "echo@" + "9" * 5000], "expected NAME or NAME@VERSION"),
         (["invoke", "echo", "--env", "X"], "expected NAME=VALUE"),
-        (["logs", "echo", "-n", "0"], "0 is not in the range"),
+        (["logs", "echo", "-n", "-1"], "-1 is not in the range"),
         (["run", "ech"], "no job 'ech' in jobs.yaml; did you mean 'echo'?"),
         (["functions", "versions", "echo@2"], "leave out @2"),
     ],
@@ -261,10 +261,12 @@ def test_no_colours_when_unwanted(project: CliProject, arguments: list[str], env
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ("runner ru", ["run"]),
+        ("runner ru", ["run", "runs"]),
         ("runner functions ", ["list", "versions", "show", "delete"]),
         ("runner run ", ["nightly", "hourly"]),
         ("runner run hourly n", ["nightly"]),
+        ("runner enqueue n", ["nightly"]),
+        ("runner dlq redrive --job h", ["hourly"]),
         ("runner invoke e", ["echo", "env"]),
         ("runner --file other.yaml run ", ["elsewhere"]),
     ],
