@@ -267,6 +267,7 @@ def test_the_newest_slots_are_found_where_they_are_not_even(most: int) -> None:
     assert most / 2 <= len(found) <= most
 
 
+@settings(deadline=None)
 @given(every=st.integers(1, 4000), length=st.integers(1, 10**6), most=st.integers(1, 40))
 def test_the_newest_slots_of_any_interval(every: int, length: int, most: int) -> None:
     schedule = schedule_of(IntervalSettings(every=f"{every}s"))
