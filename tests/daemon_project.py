@@ -24,9 +24,9 @@ from runner_sqlite.runs import SqliteRunStore
 from runner.ledger import Run
 from runner.models import Function
 from runner.run_store import RunStore
-from runner.runs import NewRun, RunStatus
+from runner.runs import Claim, Claimant, NewRun, RunStatus
 from tests.cli_project import CliProject
-from tests.support import COMMAND, children, eventually, is_alive, steps
+from tests.support import COMMAND, command_line, eventually, is_alive, steps
 
 STATE = ".runner"
 WAIT_SECONDS = 30.0
@@ -59,7 +59,7 @@ def sleep(seconds: float) -> bytes:
 
 
 def spin(seconds: float) -> bytes:
-    """The same, and it can be seen to have begun."""
+    """The payload of a run that uses so much CPU time, by which it can be seen to have begun."""
     return steps(["spin", seconds], ["say", "spun"])
 
 
@@ -119,7 +119,9 @@ class Serving:
 
     def zygote(self) -> int:
         """Its zygote."""
-        (found,) = eventually(lambda: self._remember(children(self.pid)))
+        (found,) = eventually(
+            lambda: self._remember([pid for pid in children(self.pid) if "runner.workers.zygote" in command_line(pid)])
+        )
         return int(found)
 
     def workers(self, count: int = 1) -> list[int]:
@@ -154,6 +156,10 @@ class Serving:
     def kill(self) -> None:
         """kill -9."""
         assert self.stop(signal.SIGKILL) == -signal.SIGKILL
+
+    def kill_anyway(self) -> None:
+        """kill -9, which may come too late."""
+        assert self.stop(signal.SIGKILL) in (0, 143, -signal.SIGKILL)
 
     def close(self) -> None:
         """End it, whatever it does."""
@@ -244,9 +250,19 @@ class DaemonProject(CliProject):
         """Whether a daemon holds nothing and has all its workers at rest."""
         return not self.store.owners() and len(daemon.workers()) >= 2 and all(map(is_asleep, daemon.workers()))
 
-    def begun(self, daemon: Serving, count: int = 1) -> None:
-        """Wait until so many workers are in a guest that hangs."""
-        eventually(lambda: sum(cpu_ticks(worker) > 20 for worker in daemon.workers()) >= count)
+    def begun(self, daemon: Serving, count: int = 1) -> list[int]:
+        """Wait until so many workers are in a guest that keeps its core busy; their pids."""
+
+        def busy() -> list[int]:
+            found = [worker for worker in daemon.workers() if cpu_ticks(worker) > 8]
+            return found if len(found) >= count else []
+
+        return list(eventually(busy, seconds=WAIT_SECONDS))
+
+    def take_over(self, seconds: float) -> list[Claim]:
+        """Claim what has run out so much later, as another daemon would."""
+        another = Claimant(owner="another", namespace="shop", lease_seconds=1000)
+        return self.store.claim(another, 1, now=self.now(seconds))
 
     def now(self, seconds: float = 0) -> datetime:
         """This moment, or one later."""
@@ -272,6 +288,15 @@ def outputs(store: RunStore, run_ids: Sequence[int]) -> list[bytes | None]:
     return [store.result(run_id) for run_id in run_ids]
 
 
+def children(pid: int) -> list[int]:
+    """The children of a process, living or not waited for; quicker than tests.support.children."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
 def descriptors(pid: int) -> int:
     """How many files a process has open."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
@@ -289,5 +314,7 @@ def is_asleep(pid: int) -> bool:
 
 def cpu_ticks(pid: int) -> int:
     """The CPU time that a process has used, user and system, in ticks (a hundredth of a second)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
+    with contextlib.suppress(FileNotFoundError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+    return 0
