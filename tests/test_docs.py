@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-DOCUMENTS = ("README.md", "docs/functions.md", "docs/plugins.md")
+DOCUMENTS = ("README.md", "docs/functions.md", "docs/plugins.md", "docs/runs.md")
 
 
 class Reader:
