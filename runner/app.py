@@ -30,6 +30,7 @@ from runner.errors import (
     UsageError,
 )
 from runner.files import make_state_folder, read_file, write_whole
+from runner.hostcalls import host_calls
 from runner.jobskeys import AUTO_EXECUTOR
 from runner.loading import load
 from runner.models import Function, InvocationContext, InvocationResult, LogEntry
@@ -78,7 +79,9 @@ class Runner:
         self._automatic: AutoExecutor | None = None
         self._sources: dict[str, TriggerSource] = {}
         self.on_progress: Callable[[InvocationContext, int], None] = lambda _context, _percent: None
+        """See Host.on_progress. May be set at any time."""
         self.on_logs: Callable[[InvocationContext, Sequence[LogEntry]], None] | None = None
+        """See Host.on_logs. To be set before anything runs: an executor that has started keeps to it."""
         self.dispatcher = Dispatcher(
             open_registry=lambda: self.registry,
             executor_for=self.executor_for,
@@ -207,6 +210,9 @@ class Runner:
             project_dir=self.project_dir,
             state_dir=state_dir or self.state_dir,
             get_wasm_bytes=get_wasm_bytes,
+            host_calls=host_calls(self, _now),
+            on_progress=lambda context, percent: self.on_progress(context, percent),
+            on_logs=self.on_logs,
             notify=self.tell_once,
         )
 
@@ -303,6 +309,7 @@ class Runner:
             secrets={
                 name: self.config.secrets[name].resolve() for name in function.secrets if name in self.config.secrets
             },
+            allow=function.allow,
         )
 
     def invoke(

@@ -44,7 +44,16 @@ class Host:
     get_wasm_bytes: Callable[[str], bytes]
     """The registry's look-up of a module by its wasm_cid."""
     host_calls: Mapping[str, Callable[[InvocationContext, Sequence[bytes]], bytes]] = field(default_factory=dict)
-    """Host functions that are answered by the app and not in the worker, by name."""
+    """Host functions that are answered by the app and not in the worker, by name. They are called in the
+    thread that waits for the invocation. The RunnerError that one raises ends the guest's invocation: an
+    InvocationError as it is, any other as HostCallFailed if it is retryable, else as HostCallRefused."""
+    on_progress: Callable[[InvocationContext, int], None] | None = None
+    """Told what a guest reports of its progress, in percent from 0 to 100: not oftener than ten times a
+    second, except that 100 comes at once. None: nobody wants to know."""
+    on_logs: Callable[[InvocationContext, Sequence[LogEntry]], None] | None = None
+    """Told of the log lines of an invocation that is still running, if its context has a run_id: not oftener
+    than ten times a second. Lines that were taken here are not in the result again; by raising a
+    RunnerError they are left to it. None: all lines come with the result."""
     notify: Callable[[str], None] = lambda _: None
     """Tells the user one sentence, once (on stderr, for the command line)."""
 

@@ -39,6 +39,8 @@
         ├── OutputTooLarge
         ├── BadOutput              the guest returned a pointer outside its memory
         ├── GrantMissing           the guest called a host function without a right to it
+        ├── HostCallRefused        the guest called a host function with what can never work
+        ├── HostCallFailed         a host function could not do its work this time
         ├── Stopped                it was stopped on request
         └── WorkerLost             the process that ran it died
 
@@ -378,6 +380,26 @@ class GrantMissing(InvocationError):
             f"{host_function} was called without a grant; add {wanted} to the function in jobs.yaml",
             stderr_tail=stderr_tail,
         )
+
+
+class HostCallRefused(InvocationError):
+    """A host function that the app answers cannot do what the guest asked for, however often it is tried.
+    `cause` names the class of the error that was in its way, `reason` is its message."""
+
+    retryable = False
+
+    def __init__(self, host_function: str, cause: str, reason: str, *, stderr_tail: str = "") -> None:
+        self.host_function, self.cause, self.reason = host_function, cause, reason
+        super().__init__(f"{host_function} was refused: {reason}", stderr_tail=stderr_tail)
+
+
+class HostCallFailed(InvocationError):
+    """A host function that the app answers could not do its work this time. `cause` and `reason` are as in
+    HostCallRefused."""
+
+    def __init__(self, host_function: str, cause: str, reason: str, *, stderr_tail: str = "") -> None:
+        self.host_function, self.cause, self.reason = host_function, cause, reason
+        super().__init__(f"{host_function} failed: {reason}", stderr_tail=stderr_tail)
 
 
 class Stopped(InvocationError):

@@ -483,6 +483,7 @@ def test_a_process_out_of_descriptors_is_told_and_recovers(tmp_path: Path) -> No
     import resource
 
     executor = puppets(tmp_path, workers=2)
+    executor.execute(function(), say("warm"), context())
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         with ThreadPoolExecutor(1) as threads:

@@ -10,6 +10,7 @@ pytest.register_assert_rewrite(
     "runner.testing.registry",
     "runner.testing.executor_bench",
     "runner.testing.executor_failures",
+    "runner.testing.executor_hostcalls",
     "runner.testing.executor_invocations",
     "runner.testing.executor_modules",
     "runner.testing.executor_stops",

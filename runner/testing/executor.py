@@ -14,12 +14,13 @@ guests, really stopped; the modules are in guests.py and need no compiler of you
 from __future__ import annotations
 
 from runner.testing.executor_failures import Failures
+from runner.testing.executor_hostcalls import HostCalls
 from runner.testing.executor_invocations import Invocations
 from runner.testing.executor_modules import Modules
 from runner.testing.executor_stops import Stops
 
 
-class ExecutorContract(Invocations, Failures, Modules, Stops):
+class ExecutorContract(Invocations, Failures, Modules, Stops, HostCalls):
     """What every FunctionExecutor promises. A subclass says how one is made.
 
     `make_executor(host)` is a classmethod: most tests share one executor, the fixture `bench` (a

@@ -6,7 +6,7 @@ The tests are in the files beside this one; executor.py puts them together.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -15,7 +15,7 @@ import pytest
 
 from runner.contracts import FunctionExecutor, Host
 from runner.errors import RunnerError, UnsupportedFeature
-from runner.models import Function, InvocationContext, InvocationResult
+from runner.models import Function, InvocationContext, InvocationResult, LogEntry
 from runner.testing.guests import compiled
 from runner.wasm import content_id
 
@@ -32,9 +32,31 @@ class Bench:
         self.modules: dict[str, bytes] = {}
         self.asked_for: list[str] = []
         """Every wasm_cid that the executor looked up."""
+        self.host_calls: list[tuple[InvocationContext, str, list[bytes]]] = []
+        """Every call of a host function that the host answers: whose, its name and its arguments."""
+        self.answer: Callable[[], bytes] = lambda: b"1"
+        """What such a call is answered with; it may raise."""
+        self.progress: list[tuple[InvocationContext, int]] = []
+        """What guests reported."""
+        self.early_logs: list[tuple[InvocationContext, LogEntry]] = []
+        """Log lines that did not wait for the result."""
         self.executor = suite.make_executor(
-            Host(project_dir=folder, state_dir=folder / "state", get_wasm_bytes=self._look_up)
+            Host(
+                project_dir=folder,
+                state_dir=folder / "state",
+                get_wasm_bytes=self._look_up,
+                host_calls={name: self._host_call(name) for name in ("enqueue_background", "schedule_once")},
+                on_progress=lambda context, percent: self.progress.append((context, percent)),
+                on_logs=lambda context, entries: self.early_logs.extend((context, entry) for entry in entries),
+            )
         )
+
+    def _host_call(self, name: str) -> Callable[[InvocationContext, Sequence[bytes]], bytes]:
+        def answer(context: InvocationContext, arguments: Sequence[bytes]) -> bytes:
+            self.host_calls.append((context, name, list(arguments)))
+            return self.answer()
+
+        return answer
 
     def _look_up(self, wasm_cid: str) -> bytes:
         self.asked_for.append(wasm_cid)

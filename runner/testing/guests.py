@@ -56,7 +56,7 @@ def compiled(wat: str) -> bytes:
     return bytes(wat2wasm(wat))
 
 
-def command(body: str, *parts: str, memory: str = "2") -> str:
+def command(body: str, *parts: str, imports: str = "", memory: str = "2") -> str:
     """A WASI command: `body` is that of `_start`, `$main` in traces; `parts` come after the imports.
 
     It may use `$read(to, size)`, `$write(fd, from, size)` and `$exit(code)`; the memory from 16 on is
@@ -64,7 +64,7 @@ def command(body: str, *parts: str, memory: str = "2") -> str:
     """
     start = f'(func $main (export "_start") {body})'
     memory = f'(memory (export "memory") {memory})'
-    return f"(module {_READ} {_WRITE} {_EXIT} {memory} {_STREAMS} {' '.join(parts)} {start})"
+    return f"(module {_READ} {_WRITE} {_EXIT} {imports} {memory} {_STREAMS} {' '.join(parts)} {start})"
 
 
 def reactor(body: str, *parts: str, imports: str = "", memory: str = "2") -> str:
@@ -239,6 +239,77 @@ HOST_MODULE: Final = _host("host")
 def host_call(name: str, argument: bytes = b"") -> bytes:
     """The input that makes HOST call this function."""
     return str(HOST_FUNCTIONS.index(name)).encode() + argument
+
+
+def _enqueues(module: str) -> str:
+    pair = "(local.get $%s) (local.get $%s_len)"
+    job, when, payload = (pair % (name, name) for name in ("job", "when", "payload"))
+    imports = f"""(import "{module}" "enqueue_background" (func $enqueue (param i32 i32 i32 i32) (result i64)))
+      (import "{module}" "schedule_once" (func $schedule (param i32 i32 i32 i32 i32 i32) (result i64)))"""
+    body = f"""(local $job i32) (local $job_len i32) (local $when i32) (local $when_len i32)
+    (local $payload i32) (local $payload_len i32) (local $answer i64)
+    (local.set $job_len (i32.load8_u (local.get $ptr)))
+    (local.set $when_len (i32.load8_u (i32.add (local.get $ptr) (i32.const 1))))
+    (local.set $job (i32.add (local.get $ptr) (i32.const 2)))
+    (local.set $when (i32.add (local.get $job) (local.get $job_len)))
+    (local.set $payload (i32.add (local.get $when) (local.get $when_len)))
+    (local.set $payload_len (i32.sub (i32.add (local.get $ptr) (local.get $len)) (local.get $payload)))
+    (if (local.get $when_len)
+      (then (local.set $answer (call $schedule {job} {when} {payload})))
+      (else (local.set $answer (call $enqueue {job} {payload}))))
+    (i64.rotl (local.get $answer) (i64.const 32))"""
+    return reactor(body, imports=imports)
+
+
+ENQUEUE: Final = _enqueues("env")
+"""Enqueues or schedules what its input says (see `enqueue`) and returns the answer."""
+
+ENQUEUE_MODULE: Final = _enqueues("host")
+"""The same over the import module `host`."""
+
+
+def enqueue(job: bytes, payload: bytes = b"", *, when: bytes = b"") -> bytes:
+    """The input that makes ENQUEUE call enqueue_background, or schedule_once with `when`."""
+    return bytes((len(job), len(when))) + job + when + payload
+
+
+def _progresses(module: str) -> str:
+    imports = f'(import "{module}" "report_progress" (func $report (param i32)))'
+    body = f"""(local $at i32) (local $end i32)
+    (local.set $at (local.get $ptr)) (local.set $end (i32.add (local.get $ptr) (local.get $len)))
+    (block $done (loop $next
+      (br_if $done (i32.ge_u (local.get $at) (local.get $end)))
+      (call $report (i32.load8_s (local.get $at)))
+      (local.set $at (i32.add (local.get $at) (i32.const 1)))
+      (br $next)))
+    {_PACKED}"""
+    return reactor(body, imports=imports)
+
+
+PROGRESS: Final = _progresses("env")
+"""Reports each byte of its input, signed, as its progress, one after the other; returns its input."""
+
+PROGRESS_MODULE: Final = _progresses("host")
+"""The same over the import module `host`."""
+
+TICKS: Final = command(
+    """(local $left i32) (local $until i64)
+    (drop (call $read (i32.const 1024) (i32.const 1)))
+    (local.set $left (i32.load8_u (i32.const 1024)))
+    (i32.store8 (i32.const 17) (i32.const 10))
+    (loop $next
+      (i32.store8 (i32.const 16) (i32.add (i32.const 64) (local.get $left)))
+      (call $write (i32.const 2) (i32.const 16) (i32.const 2))
+      (local.set $until (i64.add (call $now) (i64.const 30000000)))
+      (loop $wait (br_if $wait (i64.lt_u (call $now) (local.get $until))))
+      (local.set $left (i32.sub (local.get $left) (i32.const 1)))
+      (br_if $next (local.get $left)))""",
+    """(func $now (result i64)
+      (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 24))) (i64.load (i32.const 24)))""",
+    imports=f'(import "{_WASI}" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))',
+)
+"""Writes as many lines on stderr as the byte of its input says, each a letter, 30 ms apart: from the one
+at that place of the alphabet down to A."""
 
 
 def _strings(kind: str) -> str:

@@ -11,27 +11,15 @@ running invocation), then the bytes.
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import struct
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
-from typing import Any
 
-from runner.errors import (
-    BadOutput,
-    Exited,
-    GrantMissing,
-    InvocationError,
-    OutOfMemory,
-    OutputTooLarge,
-    RunnerError,
-    TimedOut,
-    Trapped,
-    WorkerLost,
-)
-from runner.models import InvocationResult, LogEntry, LogLevel
+from runner.errors import InvocationError, WorkerLost
+from runner.models import InvocationResult, LogEntry
+from runner.workers.wire import UNREADABLE, decode_error, decode_logs, encode_error, encode_logs
 
 AREA_BYTES = 1 << 20
 """Room for results. More does not run faster: results of a frame of small records fill a few KiB."""
@@ -43,8 +31,6 @@ _COMMITTED, _STARTED = 0, 1
 _WORD = struct.Struct("<Q")
 _SIZE = struct.Struct("<I")
 _RESULT = struct.Struct("<IIQQQ")  # is error, size of logs, size of output, nanoseconds, peak bytes
-
-LOGS_ALONE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
 def create_area() -> int:
@@ -89,9 +75,9 @@ class ResultWriter:
         room for it: after one that went over in pieces the frame should end instead, so that the app
         need not hold several such results."""
         now = monotonic_ns()
-        log_bytes = LOGS_ALONE.encode(logs).encode("utf-8", "surrogatepass") if logs else b""
+        log_bytes = encode_logs(logs) if logs else b""
         if error is not None:
-            output = _encode_error(error)
+            output = encode_error(error)
         size = len(output)
         head = _RESULT.pack(error is not None, len(log_bytes), size, now - self.started_ns, peak)
         place = HEADER_BYTES + self._used
@@ -166,48 +152,10 @@ def parse_results(data: bytes) -> list[InvocationResult]:
         if position > end:
             break
         try:
-            logs = _decode_logs(data[start + size : position]) if log_size else ()
-            error = _decode_error(data[start : start + size]) if failed else None
-        except _UNREADABLE as why:
+            logs = decode_logs(data[start + size : position]) if log_size else ()
+            error = decode_error(data[start : start + size]) if failed else None
+        except UNREADABLE as why:
             append(make(None, WorkerLost(f"it told an unreadable result ({type(why).__name__})")))
             break
         append(make(None if failed else data[start : start + size], error, logs, ns / 1e6, peak))
     return results
-
-
-_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-"""What reading a forged result may raise."""
-
-
-def _decode_logs(data: bytes) -> tuple[LogEntry, ...]:
-    entries = json.loads(data.decode("utf-8", "replace"))
-    return tuple(LogEntry(LogLevel(level), str(message), float(moment)) for level, message, moment in entries)
-
-
-_FIELDS: dict[type[InvocationError], tuple[str, ...]] = {
-    Trapped: ("trap", "detail", "functions"),
-    Exited: ("code",),
-    TimedOut: ("timeout_seconds",),
-    OutOfMemory: ("memory_limit_mb", "detail"),
-    OutputTooLarge: ("limit_bytes",),
-    GrantMissing: ("host_function", "wanted"),
-    WorkerLost: ("reason",),
-    BadOutput: ("detail",),
-}
-"""The attributes that make an error again on the other side."""
-
-
-def _encode_error(error: InvocationError) -> bytes:
-    names = _FIELDS[type(error)]
-    fields = {name: getattr(error, name) for name in names}
-    return json.dumps([type(error).__name__, fields, error.stderr_tail]).encode()
-
-
-def _decode_error(data: bytes) -> RunnerError:
-    classes = {kind.__name__: kind for kind in _FIELDS}
-    name, fields, tail = json.loads(data)
-    kind: Any = classes[name]
-    arguments = [fields[field] for field in _FIELDS[kind] if field != "functions"]
-    named = {"functions": fields["functions"]} if kind is Trapped else {}
-    made: InvocationError = kind(*arguments, **named, stderr_tail=str(tail))
-    return made

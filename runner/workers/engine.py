@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -32,12 +32,15 @@ class LogBuffer:
     time; one last entry says how much was dropped. The end of standard error is always kept.
     """
 
-    __slots__ = ("_dropped", "_line", "_mirror", "_size", "_tail", "entries", "limit_bytes")
+    __slots__ = ("_dropped", "_line", "_mirror", "_size", "_tail", "entries", "limit_bytes", "take_early")
 
     def __init__(self, limit_bytes: int, mirror: Callable[[bytes], None] | None = None) -> None:
         self.limit_bytes = limit_bytes
         self._mirror = mirror
         self.entries: list[LogEntry] = []
+        self.take_early: Callable[[list[LogEntry]], bool] | None = None
+        """Asked with each new entry whether it takes all there are, so that they can be read while the
+        invocation still runs. They count towards the limit as the others do."""
         self._line = bytearray()
         self._tail = b""
         self._size = 0
@@ -54,6 +57,8 @@ class LogBuffer:
             message = message[:room]
         self._size += max(len(message) + 1, ENTRY_BYTES)
         self.entries.append(LogEntry(level, message.decode("utf-8", "replace"), time.time()))
+        if self.take_early is not None and self.take_early(self.entries):
+            self.entries = []
 
     def write_stderr(self, data: bytes) -> None:
         """Add bytes of standard error; an entry is made of each whole line."""
@@ -81,8 +86,8 @@ class LogBuffer:
         return self._tail.decode("utf-8", "replace")
 
     def take(self) -> list[LogEntry]:
-        """All entries, the unfinished last line and the note on what was dropped included; empties
-        the buffer for the next invocation."""
+        """All entries that were not taken early, the unfinished last line and the note on what was dropped
+        included; empties the buffer for the next invocation."""
         if self._line:
             line, self._line = bytes(self._line), bytearray()
             self.log(LogLevel.STDERR, line)
@@ -91,7 +96,7 @@ class LogBuffer:
             note = f"[{self._dropped:,} bytes more were logged and dropped: the limit is {self.limit_bytes:,}]"
             entries.append(LogEntry(LogLevel.STDERR, note, time.time()))
             self._dropped = 0
-        if entries or self._tail:
+        if self._size or self._tail:
             self.entries, self._tail, self._size = [], b"", 0
             if self._mirror is not None:
                 self._mirror(b"")
@@ -113,10 +118,13 @@ class Call:
     memory_limit_mb: int
     output_limit_bytes: int
     logs: LogBuffer
-    host_calls: frozenset[str] = frozenset()
+    host_calls: Collection[str] = ()
     """Names of the host functions that the app answers."""
     ask_app: Callable[[str, Sequence[bytes]], bytes] = field(default=lambda _name, _arguments: b"")
-    """Sends one of `host_calls` to the app and waits for its answer."""
+    """Sends one of `host_calls` to the app and waits for its answer. Raises the InvocationError that the
+    app answers with."""
+    report_progress: Callable[[int], None] = field(default=lambda _percent: None)
+    """Tells the app a percentage, if it wants to know and it is time."""
 
 
 class Loaded(Protocol):
@@ -126,8 +134,8 @@ class Loaded(Protocol):
         """Run one invocation on a fresh instance; returns the output and the memory's final size in
         bytes. No state of it may be visible to the next.
 
-        Raises Trapped, Exited, OutOfMemory, OutputTooLarge, BadOutput, GrantMissing, TimedOut.
-        Exit code 0 is a normal end. Any other exception makes the worker give itself up: it is
+        Raises Trapped, Exited, OutOfMemory, OutputTooLarge, BadOutput, GrantMissing, TimedOut, and what
+        host functions raise. Exit code 0 is a normal end. Any other exception makes the worker give itself up: it is
         reported as WorkerLost and the process is replaced.
         """
 

@@ -9,20 +9,21 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from runner import wasm as wasm_modules
 from runner.contracts import FunctionExecutor, Host
 from runner.errors import InputTooLarge, UnsupportedFeature
 from runner.models import Abi, Function, InvocationContext, InvocationResult
+from runner.workers.answers import Answers
 from runner.workers.artifacts import ArtifactCache
 from runner.workers.compiler import compile_module
 from runner.workers.frames import FrameRun
 from runner.workers.launch import EngineSpec
 from runner.workers.pool import Pool
 from runner.workers.processes import Module
-from runner.workers.protocol import Violation, encode_facts, encode_shared
+from runner.workers.protocol import PROGRESS, encode_facts, encode_shared
 from runner.workers.running import Running
 from runner.workers.settings import WorkerSettings
 
@@ -54,6 +55,8 @@ class WorkerExecutor(FunctionExecutor):
         self._last_facts: tuple[Function, dict[str, str], dict[str, str], bytes] | None = None
         self._lock = threading.Lock()
         self._running = Running()
+        self._log_bytes = settings.log_limit_kb * 1024 * 8
+        """The most that the log lines of one invocation may have as JSON: escapes are longer than bytes."""
         self._compiling: dict[tuple[str, int], threading.Lock] = {}
         allowed = frozenset(filter(None, os.environ.get("RUNNER_ALLOW_MISSING_WALLS", "").split(",")))
         self._pool = Pool(
@@ -68,17 +71,23 @@ class WorkerExecutor(FunctionExecutor):
     ) -> Iterator[InvocationResult]:
         """See FunctionExecutor. An input over input_limit_mb is a result with InputTooLarge."""
         run = self._frame_run(function, context)
-        with self._running.entered(run):
+        self._running.add(run)
+        try:
             module = self._module_of(function)
+        finally:
+            self._running.remove(run)
         return self._guarded(run, module, inputs)
 
     def invoke(self, function: Function, input: bytes, context: InvocationContext) -> InvocationResult:
         """See FunctionExecutor."""
         run = self._frame_run(function, context)
-        with self._running.entered(run):
+        self._running.add(run)
+        try:
             module = self._module_of(function)
             refused = self._refuse(input)
             return InvocationResult(None, refused) if refused else run.run_one(module, input)
+        finally:
+            self._running.remove(run)
 
     def stop(self, request_id: str) -> bool:
         """See FunctionExecutor. The workers that run it are killed."""
@@ -90,8 +99,8 @@ class WorkerExecutor(FunctionExecutor):
             context.request_id,
             self._facts(function, context),
             function.timeout_seconds,
-            self._answerer(context),
-            result_limit_bytes=self._settings.output_limit_mb * MEBIBYTE + self._settings.log_limit_kb * 1024 * 8,
+            Answers(self._host, context, log_bytes=self._log_bytes),
+            result_limit_bytes=self._settings.output_limit_mb * MEBIBYTE + self._log_bytes,
         )
 
     def _refuse(self, input: bytes) -> InputTooLarge | None:
@@ -113,7 +122,8 @@ class WorkerExecutor(FunctionExecutor):
                     return
                 yield data
 
-        with self._running.entered(run):
+        self._running.add(run)
+        try:
             # The stream is cut at an input that is too large and goes on behind it, in order.
             while True:
                 yield from run.run(module, small_enough())
@@ -121,6 +131,8 @@ class WorkerExecutor(FunctionExecutor):
                     return
                 yield InvocationResult(None, refused)
                 refused = None
+        finally:
+            self._running.remove(run)
 
     def precompile(self, wasm_cid: str, wasm: bytes, *, memory_limit_mb: int = 64) -> None:
         """See FunctionExecutor."""
@@ -142,7 +154,9 @@ class WorkerExecutor(FunctionExecutor):
         self._pool.close()
 
     def _facts(self, function: Function, context: InvocationContext) -> bytes:
-        own = {"request_id": context.request_id, "caller_wallet": context.caller_wallet}
+        own: dict[str, object] = {"request_id": context.request_id, "caller_wallet": context.caller_wallet}
+        if context.run_id is not None and self._host.on_logs is not None:
+            own["live_logs"] = True
         env_vars, secrets = dict(context.env_vars), dict(context.secrets)
         last = self._last_facts
         if last is not None and last[0] is function and last[1:3] == (env_vars, secrets):
@@ -156,21 +170,11 @@ class WorkerExecutor(FunctionExecutor):
                 "memory_limit_mb": function.memory_limit_mb,
                 "output_limit_bytes": self._settings.output_limit_mb * MEBIBYTE,
                 "log_limit_bytes": self._settings.log_limit_kb * 1024,
-                "host_calls": sorted(self._host.host_calls),
+                "host_calls": [*sorted(self._host.host_calls), *([PROGRESS] if self._host.on_progress else [])],
             }
         )
         self._last_facts = (function, env_vars, secrets, shared)
         return encode_facts(shared, own)
-
-    def _answerer(self, context: InvocationContext) -> Callable[[str, Sequence[bytes]], bytes]:
-        calls = self._host.host_calls
-
-        def answer(name: str, arguments: Sequence[bytes]) -> bytes:
-            if name not in calls:
-                raise Violation(f"it asks for {name[:100]!r}, which is not answered here")
-            return calls[name](context, arguments)
-
-        return answer
 
     def _module(self, wasm_cid: str, memory_limit_mb: int, get_wasm: Callable[[str], bytes]) -> Module:
         key = (wasm_cid, memory_limit_mb)

@@ -14,7 +14,7 @@ from runner.models import InvocationResult
 class Frame:
     """Inputs on their way, and the results that have come back for those before them."""
 
-    __slots__ = ("cap", "inputs", "number", "pieces", "piled", "quiet", "results", "size", "tries", "unsent")
+    __slots__ = ("cap", "inputs", "logged", "number", "pieces", "piled", "quiet", "results", "size", "tries", "unsent")
 
     def __init__(self, number: int, inputs: list[bytes]) -> None:
         self.number = number
@@ -27,6 +27,8 @@ class Frame:
         self.pieces: list[bytes] = []
         self.piled = 0
         """Bytes in `pieces`."""
+        self.logged = 0
+        """Bytes of log lines that were handed over before their results, since the last ones of those."""
         self.unsent = memoryview(b"")
         self.tries = 0
         self.quiet = 0.0
@@ -37,7 +39,7 @@ class Frame:
     def keep(self, results: Sequence[InvocationResult]) -> int:
         """Take the results of the first inputs; returns the bytes of output in them."""
         self.pieces.clear()
-        self.piled = 0
+        self.piled = self.logged = 0
         self.results += results
         del self.inputs[: len(results)]
         size = sum([len(result.output) for result in results if result.output])

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 from runner.errors import InvocationError, Stopped, TimedOut, WorkerLost
 from runner.models import InvocationResult
@@ -37,7 +37,8 @@ TRIES = 2
 """How often inputs are sent to workers that die before they begin with the first of them."""
 _LONGEST_WAIT_SECONDS = 3600.0
 
-AnswerCall = Callable[[str, Sequence[bytes]], bytes]
+AnswerCall = Callable[[Frame, bytes], bytes]
+"""Gives the body of the answer to an ASK of the worker that has this frame. Raises Violation."""
 
 
 class FrameRun:
@@ -291,7 +292,7 @@ class FrameRun:
                 self._post(worker, frame, protocol.message(protocol.CONTINUE))
             elif kind == protocol.ASK:
                 with self._away():
-                    answer = self._answer_call(*protocol.parse_ask(body))
+                    answer = self._answer_call(frame, body)
                 self._post(worker, frame, protocol.message(protocol.ANSWER, answer))
             else:
                 raise protocol.Violation(f"it sent a message of kind {kind}")

@@ -1,9 +1,10 @@
 """The messages between app and worker, over one stream socket.
 
 To the worker: `LOAD` (a module), `DROP` (forget one), `RUN` (a frame of inputs), `CONTINUE` (the
-area is free again), `ANSWER` (to an `ASK`). From it: `DONE` (the frame is through), `FULL` (copy the
-area out), `ASK` (a host call for the app). A message is a head (kind, size) and its body; numbers
-are little-endian. Both ends are of one version: the app starts the worker from its own files.
+area is free again), `ANSWER` (to an `ASK`; its first byte tells an answer from an error). From it:
+`DONE` (the frame is through), `FULL` (copy the area out), `ASK` (a host call for the app, log lines
+or a progress). A message is a head (kind, size) and its body; numbers are little-endian. Both ends
+are of one version: the app starts the worker from its own files.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 LOAD, DROP, RUN, CONTINUE, ANSWER, DONE, FULL, ASK = range(1, 9)
+
+LOGS, PROGRESS = "add_logs", "report_progress"
+"""Names in an `ASK` for what a worker tells while its guest runs: log lines, a percentage."""
+ANSWERED, REFUSED = b"+", b"-"
+"""First byte of an `ANSWER`: an answer follows, or an error."""
 
 HEAD = struct.Struct("<IQ")
 _RUN_HEAD = struct.Struct("<IIII")  # module, size of facts, inputs, the most bytes of an input's length

@@ -14,9 +14,15 @@ class Running:
         self._lock = threading.Lock()
         self._runs: set[FrameRun] = set()
 
-    def entered(self, run: FrameRun) -> _Entry:
-        """A context in which the run is under way."""
-        return _Entry(self._runs, run, self._lock)
+    def add(self, run: FrameRun) -> None:
+        """The run is under way."""
+        with self._lock:
+            self._runs.add(run)
+
+    def remove(self, run: FrameRun) -> None:
+        """It is no longer. To be called for each that was added, whatever happens."""
+        with self._lock:
+            self._runs.discard(run)
 
     def stop(self, request_id: str) -> bool:
         """Stop every run with this request id; False if there is none."""
@@ -25,18 +31,3 @@ class Running:
         for run in found:
             run.stop()
         return bool(found)
-
-
-class _Entry:
-    __slots__ = ("_lock", "_run", "_runs")
-
-    def __init__(self, runs: set[FrameRun], run: FrameRun, lock: threading.Lock) -> None:
-        self._runs, self._run, self._lock = runs, run, lock
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._runs.add(self._run)
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._runs.discard(self._run)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from runner.workers.hostcalls import HOST_FUNCTIONS, MODULES, HostFunction
+from runner.workers.hostcalls import BYTES, HOST_FUNCTIONS, MODULES, HostFunction
 
 WASI_MODULE: Final = "wasi_snapshot_preview1"
 """The import module of WASI preview 1. Its forerunner `wasi_unstable` lays out some structures
@@ -75,7 +75,8 @@ def _wasi(name: str, parameters: str) -> Signature:
 
 
 def _host(function: HostFunction) -> Signature:
-    return ("i32", "i32") * function.arguments, ("i64",) if function.answers else ()
+    numbers = sum(2 if kind == BYTES else 1 for kind in function.parameters)
+    return ("i32",) * numbers, ("i64",) if function.answers else ()
 
 
 WASI: Final[Mapping[str, Signature]] = {name: _wasi(name, parameters) for name, parameters in _WASI_PARAMETERS.items()}

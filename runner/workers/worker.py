@@ -18,6 +18,8 @@ from runner.errors import InvocationError, WorkerLost
 from runner.workers import protocol
 from runner.workers.area import ResultWriter
 from runner.workers.engine import Abi, Call, Engine, Loaded, LogBuffer
+from runner.workers.live import Live
+from runner.workers.wire import decode_error
 
 LOST_STATUS = 70
 """The exit status of a worker that gave itself up (EX_SOFTWARE of sysexits.h)."""
@@ -34,6 +36,7 @@ class Worker:
         self._sock = sock
         self._inbox = protocol.Inbox(sock)
         self._results = ResultWriter(area, self._hand_over)
+        self._live = Live(self._results, self._ask)
         self._modules: dict[int, Loaded] = {}
         self._facts = self._shared = b""
         self._call: Call | None = None
@@ -99,15 +102,18 @@ class Worker:
         if self._call is None or shared != self._shared:
             self._call = self._make_call(json.loads(shared))
             self._shared = shared
-        for name, value in json.loads(own).items():
-            setattr(self._call, name, value)
+        call, of_its_own = self._call, json.loads(own)
+        call.request_id, call.caller_wallet = of_its_own["request_id"], of_its_own["caller_wallet"]
+        call.logs.take_early = self._live.take_logs if "live_logs" in of_its_own else None
         self._facts = facts
-        return self._call
+        return call
 
     def _make_call(self, shared: dict[str, Any]) -> Call:
         logs = LogBuffer(shared.pop("log_limit_bytes"), mirror=self._results.mirror)
-        host_calls = frozenset(shared.pop("host_calls"))
-        return Call(**shared, request_id="", caller_wallet=None, logs=logs, host_calls=host_calls, ask_app=self._ask)
+        call = Call(**shared, request_id="", caller_wallet=None, logs=logs, ask_app=self._ask)
+        if protocol.PROGRESS in call.host_calls:
+            call.report_progress = self._live.report_progress
+        return call
 
     def _hand_over(self) -> None:
         _disarm()  # the guest is through, and it is not its fault if nobody takes the result
@@ -116,7 +122,10 @@ class Worker:
 
     def _ask(self, name: str, arguments: Sequence[bytes]) -> bytes:
         self._sock.sendall(protocol.message(protocol.ASK, protocol.encode_ask(name, arguments)))
-        return self._await(protocol.ANSWER)
+        answer = self._await(protocol.ANSWER)
+        if answer[:1] == protocol.REFUSED:
+            raise decode_error(answer[1:])
+        return answer[1:]
 
     def _await(self, wanted: int) -> bytes:
         kind, body = self._inbox.receive()

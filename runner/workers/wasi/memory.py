@@ -93,13 +93,8 @@ class GuestMemory:
         start = self.at(pointer, 8)
         U64.pack_into(self.view, start, value)
 
-    def give(self, data: bytes, memory_limit_mb: int) -> int:
-        """Copy `data` into memory that the guest's allocator gives; returns its address.
-
-        Calls the guest. At least one byte is asked for, so that an address never is 0 by right.
-        Raises OutOfMemory when the allocator answers 0, BadOutput when there is none, when it calls
-        a host function that allocates in turn, or when its address is outside the memory.
-        """
+    def check_allocator(self) -> None:
+        """Raise BadOutput when `give` is bound to: the guest has no allocator, or is in it."""
         if self._allocating:
             raise BadOutput("the guest's allocator called a host function that returns bytes")
         if self.allocator is None:
@@ -107,6 +102,16 @@ class GuestMemory:
                 "a host function has bytes to return, and the guest exports no allocator for them; "
                 f"export one of {', '.join(ALLOCATORS)} (i32) -> i32"
             )
+
+    def give(self, data: bytes, memory_limit_mb: int) -> int:
+        """Copy `data` into memory that the guest's allocator gives; returns its address.
+
+        Calls the guest. At least one byte is asked for, so that an address never is 0 by right.
+        Raises OutOfMemory when the allocator answers 0, BadOutput when there is none, when it calls
+        a host function that allocates in turn, or when its address is outside the memory.
+        """
+        self.check_allocator()
+        assert self.allocator is not None
         self._allocating = True
         pointer: int = getattr(self._exports, self.allocator)(max(len(data), 1)) & U32_MAX
         self._allocating = False
