@@ -28,7 +28,7 @@ Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 FILE_LINES = 400
 FUNCTION_LINES = 40
-LONG_FILES: dict[str, str] = {}
+LONG_FILES: dict[str, str] = {"runner/errors.py": "one tree in one file, so that all of it can be seen"}
 """Files that may have more lines, each with the reason."""
 LONG_FUNCTIONS: dict[str, str] = {}
 """Functions (`path:Class.name`) that may have more lines, each with the reason."""
