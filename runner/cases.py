@@ -122,7 +122,7 @@ class CaseReader:
         expect = given.values.get("expect")
         if expect is not None:
             many = batch or "records" in given.keys
-            _check_expectation(expect, many=many, lone=not (many and job is None), pipeline=pipeline)
+            _check_expectation(expect, many=many, lone=not (many and job is None), direct=not (pipeline or batch))
             _check_steps(expect, job)
 
     def _check_pipeline(self, given: Given, job: JobConfig) -> None:
@@ -199,8 +199,9 @@ def _check_batch(given: Given, job: JobConfig) -> None:
         given.report("job", f"the output of {job.name!r} has no `path`, so that a test cannot keep it apart")
 
 
-def _check_expectation(expect: Given, *, many: bool, lone: bool, pipeline: bool) -> None:
-    """`many`: there are records; `lone`: it ends as one, and not record by record."""
+def _check_expectation(expect: Given, *, many: bool, lone: bool, direct: bool) -> None:
+    """`many`: there are records; `lone`: it ends as one, and not record by record; `direct`: it ends as its
+    function does."""
     if not expect.keys and expect.valid:
         expect.report("", f"expected at least one of {', '.join(expect.model.keys)}")
     for key in () if many else COUNTS:
@@ -212,7 +213,7 @@ def _check_expectation(expect: Given, *, many: bool, lone: bool, pipeline: bool)
     for key, error in _implied():
         if key not in expect.keys:
             continue
-        if pipeline:
+        if not direct:
             expect.report(key, f"{key!r} is known of functions only; expect an 'error' or a part of its 'message'")
         elif expect.values.get("error", error) != error:
             expect.report("error", f"{key!r} goes with {error}")

@@ -16,13 +16,16 @@ from typing import Any
 
 from runner import differences
 from runner.cases import ERRORS
-from runner.config import Expectation, ExpectedOutput
+from runner.config import CaseConfig, Expectation, ExpectedOutput
 from runner.errors import Exited, FileUnavailable, RunnerError, Trapped
+from runner.models import LogEntry, LogLevel
 from runner.yamlnodes import shorten
 
 SHOWN_FAILURES = 3
 """So many failed records are told one by one."""
 SHOWN_MESSAGE = 300
+TAIL_LINES = 20
+"""So much of what was logged is told."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,11 +75,7 @@ class Verdict:
 class CaseReport:
     """How a case ended, for whoever shows it."""
 
-    name: str
-    target: str
-    """The function or job that is tested."""
-    line: int
-    """Where it stands in jobs.yaml."""
+    case: CaseConfig
     status: str
     """`passed`, `updated` (its expected output was written), `failed`, `error` (it could not be run) or
     `skipped`."""
@@ -93,6 +92,14 @@ class CaseReport:
     def is_bad(self) -> bool:
         """Whether somebody has to look at it."""
         return self.status in ("failed", "error")
+
+
+def logged(entries: Sequence[LogEntry]) -> str:
+    """The end of what was logged, as a person reads it."""
+    return "\n".join(
+        entry.message if entry.level is LogLevel.STDERR else f"[{entry.level.value}] {entry.message}"
+        for entry in entries[-TAIL_LINES:]
+    )
 
 
 def judge(expect: Expectation, outcome: Outcome, read: Callable[[Path], bytes], folder: Path) -> Verdict:

@@ -1,4 +1,4 @@
-"""Names that a shell may complete: the jobs and functions of jobs.yaml.
+"""Names that a shell may complete: the jobs, functions and tests of jobs.yaml.
 
 A half-written file and a missing one complete nothing and raise nothing.
 """
@@ -19,6 +19,11 @@ def complete_job(ctx: click.Context, _: click.Parameter, incomplete: str) -> lis
 def complete_function(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """The functions of jobs.yaml that begin so."""
     return _names(ctx, "functions", incomplete)
+
+
+def complete_test(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """The tests of jobs.yaml that begin so."""
+    return _names(ctx, "tests", incomplete)
 
 
 def _names(ctx: click.Context, key: str, incomplete: str) -> list[str]:

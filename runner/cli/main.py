@@ -32,6 +32,7 @@ COMMANDS = {
     "init": Lazy("runner.cli.init", "init", "Make a starter project that is ready to run."),
     "validate": Lazy("runner.cli.validate", "validate", "Check jobs.yaml and the modules it names."),
     "run": Lazy("runner.cli.run", "run", "Run jobs, once and here."),
+    "test": Lazy("runner.cli.test", "test", "Run the tests of jobs.yaml."),
     "graph": Lazy("runner.cli.graph", "graph", "Draw the steps of a job and what each of them needs."),
     "batch": Lazy("runner.cli.batch", "batch", "Run batch jobs: a function over many records."),
     "map": Lazy("runner.cli.map", "map_records", "Run a function over many records, without a job."),

@@ -1,0 +1,139 @@
+"""Tests over records: batches whose output, quarantine and state stand in a folder that is thrown away."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from runner.app import Runner
+from runner.batch.plan import plan_of
+from runner.batch.quarantine import Quarantined, read_quarantine
+from runner.batch.running import BatchRun, Choices, Parts
+from runner.batchkeys import Action, BatchKeys, OnErrorKeys, on_error_of
+from runner.catalogue import format_of_path
+from runner.config import CaseConfig, Choice, JobConfig
+from runner.contracts import FunctionExecutor
+from runner.errors import InvalidInput, InvocationError, TooManyFailures, UsageError
+from runner.models import Function, InvocationContext, InvocationResult, LogEntry
+from runner.partial import ENDING as PARTIAL_ENDING
+from runner.verdicts import SHOWN_FAILURES, TAIL_LINES, Outcome, logged
+
+FALLBACK = "output.jsonl"
+"""Its format takes what is made of records whose own format cannot be written."""
+
+
+def job_of(runner: Runner, case: CaseConfig, folder: Path) -> JobConfig:
+    """The batch that a case runs: that of its job with everything it writes put into the folder, or one
+    made up for its function. Raises UsageError."""
+    if case.function is not None:
+        assert case.records is not None
+        keys = BatchKeys(function=case.function, input=case.records, output=_sink_for(runner, case.records, folder))
+        return JobConfig(
+            name=case.name,
+            run=None,
+            description=None,
+            input=None,
+            output=None,
+            env_vars=case.env_vars,
+            triggers=(),
+            line=case.line,
+            batch=replace(keys, on_error=_kept(OnErrorKeys(action="skip"), folder)),
+        )
+    job = runner.config.job(case.job or "")
+    assert job.batch is not None
+    output: Choice = job.batch.output
+    keys = replace(
+        job.batch,
+        input=case.records or job.batch.input,
+        output=replace(output, settings=replace(output.settings, path=str(_output(folder)))),
+        on_error=_kept(on_error_of(job.batch), folder),
+        partitions=None,
+    )
+    return replace(job, batch=keys, env_vars=MappingProxyType({**job.env_vars, **case.env_vars}))
+
+
+def _output(folder: Path) -> Path:
+    return folder / "output"
+
+
+def _quarantine(folder: Path) -> Path:
+    return folder / "rejected"
+
+
+def _kept(on_error: OnErrorKeys, folder: Path) -> OnErrorKeys:
+    """Records that would be left out are kept as well, to be told of."""
+    action: Action = "fail" if on_error.action == "fail" else "quarantine"
+    return replace(on_error, action=action, path=str(_quarantine(folder)))
+
+
+def _sink_for(runner: Runner, source: Choice, folder: Path) -> Choice:
+    """The sink of the records' own format, with what it has in common with the source."""
+    sinks = runner.plugins.catalogue.sinks
+    name = source.name if source.name in sinks else format_of_path(FALLBACK, sinks)
+    if name is None:
+        raise UsageError("no installed plugin writes records; plugin runner_files does")
+    made: Any = sinks[name].settings
+    common = {spec.name for spec in dataclasses.fields(made)} & {
+        spec.name for spec in dataclasses.fields(source.settings)
+    }
+    return Choice(
+        name=name,
+        settings=made(**{**{key: getattr(source.settings, key) for key in common}, "path": str(_output(folder))}),
+    )
+
+
+def run(
+    runner: Runner,
+    job: JobConfig,
+    function: Function,
+    context: InvocationContext,
+    executor: FunctionExecutor,
+    folder: Path,
+) -> Outcome:
+    """What comes of a job of `job_of`. Raises what is nobody's fault but the machine's."""
+    logs: list[LogEntry] = []
+
+    def execute(inputs: Iterator[bytes]) -> Iterator[InvocationResult]:
+        return executor.execute_many(function, inputs, context)
+
+    def keep_logs(entries: Sequence[LogEntry]) -> None:
+        logs.extend(entries)
+        del logs[:-TAIL_LINES]
+
+    plan = replace(plan_of(runner, job, function), context=context, state=folder / "state")
+    parts = Parts(execute=execute, keep_logs=keep_logs, tell=lambda _: None)
+    report = BatchRun(plan, parts, Choices(restart=True)).run()
+    failed = _failed(folder)
+    facts: dict[str, Any] = {
+        "counts": {
+            "records_in": report.counts.records_in,
+            "records_out": report.counts.records_out,
+            "failed": report.counts.failed,
+        },
+        "failures": [f"{one.place}: {one.error_class}: {one.message}" for one in failed],
+        "stderr": next((one.stderr_tail for one in failed if one.stderr_tail), logged(logs)),
+        "duration_ms": report.duration_ms,
+    }
+    if report.error is None:
+        return Outcome(output=_output(folder).read_bytes(), **facts)
+    if not isinstance(report.error, InvalidInput | InvocationError):
+        raise report.error
+    if getattr(report.error, "stderr_tail", ""):
+        del facts["stderr"]
+    outcome = Outcome.of_error(report.error, **facts)
+    if isinstance(report.error, TooManyFailures):  # its message names a file that is gone by then
+        error = report.error
+        return replace(outcome, message=f"{error.failed:,} of {error.records:,} records failed, and {error.limit}")
+    return outcome
+
+
+def _failed(folder: Path) -> list[Quarantined]:
+    """The first records that failed, of a run that was ended by them as well."""
+    whole = _quarantine(folder)
+    files = [file for file in (whole, whole.with_name(whole.name + PARTIAL_ENDING)) if file.exists()]
+    return [record for file in files for _, record in itertools.islice(read_quarantine(file, ""), SHOWN_FAILURES)]
