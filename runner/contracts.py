@@ -49,7 +49,8 @@ class Host:
     InvocationError as it is, any other as HostCallFailed if it is retryable, else as HostCallRefused."""
     on_progress: Callable[[InvocationContext, int], None] | None = None
     """Told what a guest reports of its progress, in percent from 0 to 100: not oftener than ten times a
-    second, except that 100 comes at once. None: nobody wants to know."""
+    second, except that 100 comes at once. A RunnerError that it raises is nobody's. None: nobody wants to
+    know."""
     on_logs: Callable[[InvocationContext, Sequence[LogEntry]], None] | None = None
     """Told of the log lines of an invocation that is still running, if its context has a run_id: not oftener
     than ten times a second. Lines that were taken here are not in the result again; by raising a

@@ -143,6 +143,15 @@ def test_lines_that_are_not_taken_stay(single: WorkerExecutor, listener: Listene
     assert [entry.message for entry in result.logs] == numbered(6)
 
 
+def test_lines_that_are_offered_again_and_again_count_once(single: WorkerExecutor, listener: Listener) -> None:
+    listener.raises = StoreLocked("for long")
+    lines = [step for _ in range(15) for step in (["sleep", 0.11], ["stderr", "x" * 255 + "\n"])]
+    guest = steps(["flood", 1, 200], *lines)  # offered 15 times, they are more than a guest may log
+    result = single.invoke(function(), guest, RUN)
+    assert result.error is None
+    assert len(result.logs) == 15
+
+
 def test_a_listener_with_a_bug_is_its_owners(single: WorkerExecutor, listener: Listener) -> None:
     listener.raises = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
@@ -183,6 +192,14 @@ def test_progress_is_told_now_and_then(single: WorkerExecutor, listener: Listene
 def test_each_invocation_of_a_stream_has_its_own_progress(single: WorkerExecutor, listener: Listener) -> None:
     list(single.execute_many(function(), [steps(["progress", 50])] * 10, RUN))
     assert listener.progress == [50] * 10
+
+
+def test_progress_that_is_not_taken_is_no_failure(single: WorkerExecutor) -> None:
+    def refuse(_: InvocationContext, __: int) -> None:
+        raise StoreLocked("for a while")
+
+    object.__setattr__(single._host, "on_progress", refuse)
+    assert single.execute(function(), steps(["progress", 50], ["say", "well"]), RUN) == b"well"
 
 
 def test_progress_that_nobody_wants_is_not_told(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from runner.automatic import AutoExecutor
 from runner.errors import InvocationError, Stopped, TimedOut
 from runner.models import InvocationContext, InvocationResult
 from runner.workers.executor import WorkerExecutor
@@ -194,6 +195,22 @@ def test_one_that_is_overdue_in_that_moment_is_one_or_the_other(single: WorkerEx
         timer.join()
         assert isinstance(error, (Stopped, TimedOut))
         assert single.execute(function(), say("next"), context()) == b"next"
+
+
+def test_auto_stops_what_runs_and_starts_nothing_for_it(single: WorkerExecutor, threads: ThreadPoolExecutor) -> None:
+    started: list[str] = []
+
+    def executor(name: str) -> WorkerExecutor:
+        started.append(name)
+        return single
+
+    auto = AutoExecutor(["first", "second"], executor, lambda _: None)
+    assert not auto.stop("it")
+    assert started == []
+    running = threads.submit(auto.invoke, function(), HANG, context(request_id="it"))
+    eventually(lambda: auto.stop("it"))
+    error_of(running)
+    assert started == ["first"]
 
 
 def test_nothing_is_kept_of_what_has_ended(single: WorkerExecutor) -> None:

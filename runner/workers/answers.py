@@ -53,14 +53,15 @@ class Answers:
         """Bounded like logs that come with results: no more than all inputs of the frame may log."""
         if self._host.on_logs is None or self._context.run_id is None or len(arguments) != 1:
             raise Violation("it hands over log lines that nobody wants")
-        frame.logged += len(arguments[0])
-        if frame.logged > self._log_bytes * len(frame.inputs):
+        logged = frame.logged + len(arguments[0])
+        if logged > self._log_bytes * len(frame.inputs):
             raise Violation("it logs more than any guest may")
         try:
             entries = decode_logs(arguments[0])
         except UNREADABLE as why:
             raise Violation(f"it hands over unreadable log lines ({type(why).__name__})") from None
         self._host.on_logs(self._context, entries)
+        frame.logged = logged  # not before they were taken: those that were not come again
         return b""
 
     def _take_progress(self, arguments: Sequence[bytes]) -> bytes:

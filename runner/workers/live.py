@@ -6,6 +6,7 @@ invocations pay nothing, and a guest that tells without end does not keep the ap
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from time import monotonic_ns
 
@@ -52,5 +53,6 @@ class Live:
             return
         if percent != COMPLETE and monotonic_ns() - self._percent_told_ns < INTERVAL_NS:
             return
-        self._ask(PROGRESS, [bytes([percent])])
+        with contextlib.suppress(InvocationError):  # it matters less than what the guest is at
+            self._ask(PROGRESS, [bytes([percent])])
         self._percent, self._percent_told_ns = percent, monotonic_ns()
