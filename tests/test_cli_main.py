@@ -165,6 +165,16 @@ def runner_executors():
 """
 
 
+def test_ctrl_c_while_something_is_imported(project: CliProject) -> None:
+    project.declare("{echo: {run: echo}}")
+    project.write("slow.py", 'exec("raise KeyboardInterrupt")\n')
+    project.write("slow-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: slow\nVersion: 1\n")
+    project.write("slow-1.dist-info/entry_points.txt", "[runner]\nslow = slow\n")
+    project.environment["PYTHONPATH"] += os.pathsep + str(project.folder)
+    done = project.run("run")
+    assert (done.status, done.err) == (130, "interrupted\n")
+
+
 # Options
 
 

@@ -119,6 +119,7 @@ def _ended(arguments: list[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         console.tell("interrupted")
+        exec("")  # makes Python forget that it interrupted an `exec` of a dataclass: it would end itself by SIGINT
         return INTERRUPTED
     except BrokenPipeError:
         return NOBODY_READS
