@@ -13,6 +13,7 @@ from typing import Any
 from runner.app import Runner
 from runner.batch.plan import plan_of
 from runner.batch.quarantine import Quarantined, read_quarantine
+from runner.batch.report import BatchReport
 from runner.batch.running import BatchRun, Choices, Parts
 from runner.batchkeys import Action, BatchKeys, OnErrorKeys, on_error_of
 from runner.catalogue import format_of_path
@@ -107,27 +108,25 @@ def run(
 
     plan = replace(plan_of(runner, job, function), context=context, state=folder / "state")
     parts = Parts(execute=execute, keep_logs=keep_logs, tell=lambda _: None)
-    report = BatchRun(plan, parts, Choices(restart=True)).run()
-    failed = _failed(folder)
+    return _outcome(BatchRun(plan, parts, Choices(restart=True)).run(), _failed(folder), logs, folder)
+
+
+def _outcome(report: BatchReport, failed: Sequence[Quarantined], logs: Sequence[LogEntry], folder: Path) -> Outcome:
+    counts, error = report.counts, report.error
     facts: dict[str, Any] = {
-        "counts": {
-            "records_in": report.counts.records_in,
-            "records_out": report.counts.records_out,
-            "failed": report.counts.failed,
-        },
+        "counts": {"records_in": counts.records_in, "records_out": counts.records_out, "failed": counts.failed},
         "failures": [f"{one.place}: {one.error_class}: {one.message}" for one in failed],
         "stderr": next((one.stderr_tail for one in failed if one.stderr_tail), logged(logs)),
         "duration_ms": report.duration_ms,
     }
-    if report.error is None:
+    if error is None:
         return Outcome(output=_output(folder).read_bytes(), **facts)
-    if not isinstance(report.error, InvalidInput | InvocationError):
-        raise report.error
-    if getattr(report.error, "stderr_tail", ""):
+    if not isinstance(error, InvalidInput | InvocationError):
+        raise error
+    if getattr(error, "stderr_tail", ""):
         del facts["stderr"]
-    outcome = Outcome.of_error(report.error, **facts)
-    if isinstance(report.error, TooManyFailures):  # its message names a file that is gone by then
-        error = report.error
+    outcome = Outcome.of_error(error, **facts)
+    if isinstance(error, TooManyFailures):  # its message names a file that is gone by then
         return replace(outcome, message=f"{error.failed:,} of {error.records:,} records failed, and {error.limit}")
     return outcome
 
