@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from runner.cli import console
 from runner.ledger import RunFilter, SlotEntry
 from runner.runs import Failed, NewRun, RunStatus
 from tests.cli_project import CliProject
@@ -36,6 +37,27 @@ def queue(project: CliProject) -> Iterator[Queue]:
 
 def listed(project: CliProject, *arguments: str) -> list[int]:
     return [row["run_id"] for row in project.ok("runs", "list", "--json", *arguments).rows]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "just now"),
+        (-0.9, "just now"),
+        (1, "1 s ago"),
+        (119.9, "119 s ago"),
+        (120, "2 min ago"),
+        (7199, "119 min ago"),
+        (7200, "2 h ago"),
+        (172_799, "47 h ago"),
+        (172_800, "2 d ago"),
+        (-90, "in 90 s"),
+        (-86_400 * 400, "in 400 d"),
+    ],
+)
+def test_how_far_away_a_moment_is(seconds: float, text: str) -> None:
+    at = now()
+    assert console.relative(at - timedelta(seconds=seconds), at) == text
 
 
 # list
@@ -266,6 +288,14 @@ def test_retry_in_bulk(project: CliProject, queue: Queue) -> None:
     assert [row["parent_id"] for row in rows] == [dead, failed]
     assert project.ok("runs", "retry", "--job", "trap", "--status", "succeeded", "--json").rows[0]["parent_id"] == ok
     assert project.ok("runs", "retry", "--since", "0s").err == "no such runs\n"
+
+
+def test_on_a_terminal_many_are_told_by_their_number(project: CliProject, queue: Queue) -> None:
+    dead, _ = queue.fail(), queue.fail()
+    shown = project.on_terminal("runs", "retry", "--job", "echo", "--yes", NO_COLOR="1")
+    assert "enqueued 2 runs again" in shown
+    assert re.search(r"^3\r?$", shown, re.MULTILINE) is None
+    assert re.search(r"^(\r\x1b\[2K)*5\r?$", project.on_terminal("runs", "retry", str(dead)), re.MULTILINE)
 
 
 def test_retry_of_what_is_live_again(project: CliProject, queue: Queue) -> None:

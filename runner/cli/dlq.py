@@ -123,16 +123,16 @@ def redrive(
     with project.open() as runner:
         chosen, missing = _choose(runner, ids, job, all_of_them)
         confirm(f"run {len(chosen):,} dead letters again?", 1 if ids else len(chosen), yes=yes)
-        with Many(project, len(chosen), "redriven") as many:
+        with Many(project, len(chosen), "redriven", is_bulk=not ids) as many:
             for made in bulk.redrive(runner.store, chosen, now):
                 many.done += len(made)
-                many.pause()
                 for run_id, _ in made:
-                    runfacts.show_again(run_id, runner.store.get(run_id).parent_id if as_json else None, as_json)
+                    many.show_again(run_id, runner.store.get(run_id).parent_id if as_json else None)
         stayed = len(chosen) - many.done
         if stayed:
             console.tell(f"{console.counted(stayed, 'dead letter')} stayed: a live run has the same unique key")
         if many.done:
+            many.tell_total(f"redriven {console.counted(many.done, 'dead letter')}")
             tell_if_unserved(project, runner)
         elif not chosen and not missing:
             project.say("no dead letters")
@@ -162,7 +162,7 @@ def drop(project: Project, ids: tuple[int, ...], job: str | None, all_of_them: b
     with project.open() as runner:
         chosen, missing = _choose(runner, ids, job, all_of_them)
         confirm(f"forget {len(chosen):,} dead letters?", 1 if ids else len(chosen), yes=yes)
-        with Many(project, len(chosen), "dropped") as many:
+        with Many(project, len(chosen), "dropped", is_bulk=not ids) as many:
             for count in bulk.drop(runner.store, chosen):
                 many.done += count
     if as_json:

@@ -25,9 +25,11 @@ def confirm(question: str, number: int, *, yes: bool) -> None:
 class Many(LiveLine):
     """Counts while something is done to many. Ended by an error, it tells how far it came."""
 
-    def __init__(self, project: Project, total: int, verb: str) -> None:
+    def __init__(self, project: Project, total: int, verb: str, *, is_bulk: bool) -> None:
+        """`is_bulk`: they were not named one by one, so that a person at a terminal is told of their number
+        and not of each."""
         super().__init__(live=is_live(), quiet=project.quiet)
-        self._total, self._verb = total, verb
+        self._total, self._verb, self._is_bulk = total, verb, is_bulk
         self.done = self.failed = 0
 
     def status(self) -> str:
@@ -42,6 +44,22 @@ class Many(LiveLine):
             console.tell(f"and {self.failed - SHOWN:,} more like this")
         if error is not None and self.done:
             console.tell(f"{self._verb} before that: {self.done:,} of {self._total:,}")
+
+    def show_again(self, run_id: int, parent_id: int | None) -> None:
+        """A run that does the work of another again, on stdout; as JSON if that other is given."""
+        if parent_id is None and self._is_bulk and sys.stdout is not None and sys.stdout.isatty():
+            return
+        with self.lock:
+            self.pause()
+            if parent_id is None:
+                console.show(str(run_id))
+            else:
+                console.show_json({"run_id": run_id, "parent_id": parent_id})
+
+    def tell_total(self, text: str) -> None:
+        """What was done to all of them, for who did not name them."""
+        if self._is_bulk:
+            self.say(text)
 
     def fail(self, error: RunnerError) -> None:
         """One of them cannot be done."""

@@ -160,14 +160,6 @@ def tail_lines(attempts: Sequence[Attempt]) -> Iterator[str]:
             yield f"  {line}"
 
 
-def show_again(run_id: int, parent_id: int | None, as_json: bool) -> None:
-    """A run that does the work of another again, on stdout."""
-    if as_json:
-        console.show_json({"run_id": run_id, "parent_id": parent_id})
-    else:
-        console.show(str(run_id))
-
-
 def show_lines(facts: Iterable[tuple[str, str]], width: int = 14) -> None:
     """Labelled lines on stdout; text with line breaks goes on below its beginning."""
     for label, text in facts:

@@ -201,7 +201,7 @@ def cancel(project: Project, /, run_ids: tuple[int, ...], reason: str, yes: bool
         chosen = _choose(runner, run_ids, wanted, _LIVE)
         confirm(f"cancel {len(chosen):,} runs?", 1 if run_ids else len(chosen), yes=yes)
         counts: Counter[str] = Counter()
-        with Many(project, len(chosen), "cancelled") as many:
+        with Many(project, len(chosen), "cancelled", is_bulk=not run_ids) as many:
             for done in bulk.each(chosen, bulk.cancel(runner.store, reason, now)):
                 if done.error is not None:
                     many.fail(done.error)
@@ -255,15 +255,15 @@ def retry(project: Project, /, run_ids: tuple[int, ...], yes: bool, as_json: boo
     with project.open() as runner:
         chosen = _choose(runner, run_ids, wanted, _BAD)
         confirm(f"run {len(chosen):,} runs again?", 1 if run_ids else len(chosen), yes=yes)
-        with Many(project, len(chosen), "enqueued again") as many:
+        with Many(project, len(chosen), "enqueued again", is_bulk=not run_ids) as many:
             for done in bulk.each(chosen, bulk.retry(runner.store, now)):
                 if done.error is not None:
                     many.fail(done.error)
                 elif done.enqueued is not None:
                     many.done += 1
-                    many.pause()
-                    runfacts.show_again(done.enqueued.run_id, done.run_id, as_json)
+                    many.show_again(done.enqueued.run_id, done.run_id if as_json else None)
         if many.done:
+            many.tell_total(f"enqueued {console.counted(many.done, 'run')} again")
             tell_if_unserved(project, runner)
         elif not many.failed:
             project.say("no such runs")
