@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import threading
 import time
@@ -18,6 +19,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+from runner_sqlite.bell import Bell
 from runner_sqlite.functions import SqliteRegistry
 from runner_sqlite.runs import SqliteRunStore
 
@@ -272,10 +274,34 @@ class DaemonProject(CliProject):
         """How each attempt of a run ended."""
         return [attempt.status.value for attempt in self.store.attempts(run_id)]
 
-    def close(self) -> None:
-        """Close the store."""
+    def cpu_used(self, daemon: Serving) -> list[int]:
+        """The ticks that each worker has used in a while."""
+        before = {worker: cpu_ticks(worker) for worker in daemon.workers()}
+        time.sleep(0.1)
+        return [cpu_ticks(worker) - ticks for worker, ticks in before.items()]
+
+    def damage(self) -> None:
+        """Overwrite what the store's file holds, and wake who looks at it."""
+        with contextlib.closing(sqlite3.connect(self.database)) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            size = self.database.stat().st_size
+            with self.database.open("r+b") as file:
+                file.seek(4096)
+                file.write(b"\xa5" * (size - 4096))
+            connection.execute("PRAGMA user_version = 77")
+            connection.commit()
+        with contextlib.closing(Bell(self.database)) as bell:
+            bell.ring()
+
+    def close_store(self) -> None:
+        """Close the store; it is opened again when it is needed."""
         if self._store is not None:
             self._store.close()
+            self._store = None
+
+    def close(self) -> None:
+        """Close the store."""
+        self.close_store()
 
 
 def now() -> datetime:
