@@ -58,13 +58,21 @@ class Account:
     """The run that caused it, if there was one and it is still kept."""
     waits_for: tuple[Waiting, ...]
     """Empty unless it is pending."""
+    owner_is_gone: bool
+    """Whether it is running and its daemon is known to be dead: another will take it over."""
 
 
 def account(
-    store: RunStore, run_id: int, *, limits: Mapping[str, int], is_served: bool | None, now: datetime
+    store: RunStore,
+    run_id: int,
+    *,
+    limits: Mapping[str, int],
+    is_served: bool | None,
+    is_dead: Callable[[str], bool],
+    now: datetime,
 ) -> Account:
     """Why a run is what it is. `limits` are those of queues; `is_served` tells whether a daemon is there,
-    None that nobody knows. Raises RunNotFound."""
+    None that nobody knows; `is_dead` whether an owner is known to be dead. Raises RunNotFound."""
     why = store.why(run_id, now=now)
     run = why.run
     parent = None if run.parent_id is None else _run(store, run.parent_id)
@@ -77,6 +85,7 @@ def account(
         cause=cause_of(run, parent),
         parent=parent,
         waits_for=tuple(_waits(why, limit if limit == running else None, is_served, now)),
+        owner_is_gone=run.status is RunStatus.RUNNING and run.owner is not None and is_dead(run.owner),
     )
 
 

@@ -27,15 +27,15 @@ def put(store: RunStore, **facts: Any) -> int:
 
 
 def told(store: RunStore, run_id: int, *, is_served: bool | None = True, seconds: float = 0, **limits: int) -> Account:
-    return account(store, run_id, limits=limits, is_served=is_served, now=at(seconds))
+    return account(store, run_id, limits=limits, is_served=is_served, is_dead="dead".__eq__, now=at(seconds))
 
 
 def waits(found: Account) -> list[tuple[str, datetime | None, int]]:
     return [(one.what.value, one.until, one.count) for one in found.waits_for]
 
 
-def claim(store: RunStore) -> Claim:
-    (claimed,) = store.claim(Claimant(owner="one", namespace="shop"), 1, now=START)
+def claim(store: RunStore, owner: str = "one") -> Claim:
+    (claimed,) = store.claim(Claimant(owner=owner, namespace="shop"), 1, now=START)
     return claimed
 
 
@@ -81,6 +81,16 @@ def test_what_runs_or_has_ended_waits_for_nothing(store: RunStore) -> None:
     assert waits(told(store, run_id, is_served=False)) == []
     store.finish([Failed(*claimed[:2], Failure("Trapped", ""))], now=START)
     assert waits(told(store, run_id, is_served=False)) == []
+
+
+@pytest.mark.parametrize(("owner", "is_gone"), [("one", False), ("dead", True)])
+def test_whether_its_daemon_is_gone(store: RunStore, owner: str, is_gone: bool) -> None:
+    run_id = put(store)
+    assert not told(store, run_id).owner_is_gone
+    claimed = claim(store, owner)
+    assert told(store, run_id).owner_is_gone is is_gone
+    store.finish([Failed(*claimed[:2], Failure("Trapped", ""))], now=START)
+    assert not told(store, run_id).owner_is_gone
 
 
 # What started it

@@ -106,7 +106,7 @@ def test_a_run_that_runs(project: CliProject, queue: Queue) -> None:
         "attempt 1 +running",
         f" +{MOMENT} by host-1",
         "progress +40%",
-        rf"held by +host-1 until {RFC_3339} \(in \d+ s\), unless that is prolonged",
+        rf"held by +host-1, until {RFC_3339} \(in \d+ s\), unless that is prolonged",
         "cancelled +its daemon has been asked to end it",
     )
 
@@ -156,7 +156,7 @@ def test_a_run_in_json(project: CliProject, queue: Queue) -> None:
     dead = queue.fail(job="trap")
     waits = queue.store.rerun(dead, now=now()).run_id
     (row,) = project.ok("why", str(dead), "--json").rows
-    assert list(row) == ["run", "cause", "attempts", "waits_for", "slot", "dead_letter", "children"]
+    assert list(row) == ["run", "cause", "attempts", "waits_for", "owner_is_gone", "slot", "dead_letter", "children"]
     assert (row["run"]["run_id"], row["run"]["status"], row["run"]["attempts"]) == (dead, "dead", 1)
     assert (row["attempts"][0]["attempt"], row["attempts"][0]["message"]) == (1, BOOM.message)
     assert (row["cause"], row["waits_for"], row["slot"], row["children"]) == ("request", [], None, [waits])
@@ -175,6 +175,15 @@ def test_a_daemon_that_serves_is_seen(project: CliProject, queue: Queue) -> None
         daemon.send_signal(signal.SIGTERM)
         daemon.communicate(timeout=30)
     assert "a daemon: none serves" in told(project, run_id)
+
+
+def test_a_daemon_that_was_killed_is_told(project: CliProject, queue: Queue) -> None:
+    queue.put("loop")
+    daemon = project.start("serve", "--lanes", "1")
+    eventually(lambda: queue.store.get(1).status is RunStatus.RUNNING, seconds=20)
+    daemon.kill()
+    daemon.communicate(timeout=30)
+    says(told(project, 1), "held by +.*, which is gone: the next daemon takes it over")
 
 
 # Slots

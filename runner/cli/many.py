@@ -43,7 +43,7 @@ class Many(LiveLine):
         if self.failed > SHOWN:
             console.tell(f"and {self.failed - SHOWN:,} more like this")
         if error is not None and self.done:
-            console.tell(f"{self._verb} before that: {self.done:,} of {self._total:,}")
+            console.tell(f"{self._verb} before that: at least {self.done:,} of {self._total:,}")
 
     def show_again(self, run_id: int, parent_id: int | None) -> None:
         """A run that does the work of another again, on stdout; as JSON if that other is given."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,7 +21,7 @@ from runner.errors import RunNotFound, UsageError
 if TYPE_CHECKING:
     from runner.account import Account, SlotAccount, Waiting
     from runner.app import Runner
-    from runner.ledger import Attempt, RecordedSlot, Run, Why
+    from runner.ledger import Attempt, RecordedSlot, Run
     from runner.triggers import Schedule
 
 Line = tuple[str, str]
@@ -42,8 +43,8 @@ def why(project: Project, subject: str, as_json: bool) -> int:
     a moment like 2027-01-15T02:15:00Z.
 
     With --json, of a run one object: run (its facts), cause (trigger, after, again, request), attempts,
-    waits_for (what: moment, retry, limit, queue, daemon, worker; until, count), slot, dead_letter,
-    children. Of a slot one object a trigger: trigger, slot, outcome (ran, skipped, caught_up, null when
+    waits_for (what: moment, retry, limit, queue, daemon, worker; until, count), owner_is_gone, slot,
+    dead_letter, children. Of a slot one object a trigger: trigger, slot, outcome (ran, skipped, caught_up, null when
     it is not in the ledger), reason, run_id, recorded_at. Exit status 1 when the run or the slot is not
     known.
 
@@ -67,9 +68,16 @@ def why(project: Project, subject: str, as_json: bool) -> int:
 
 def _tell_run(runner: Runner, run_id: int, as_json: bool) -> None:
     from runner.account import account
+    from runner.control import is_dead
 
-    limits = runner.config.queues
-    found = account(runner.store, run_id, limits=limits, is_served=is_served(runner), now=now())
+    found = account(
+        runner.store,
+        run_id,
+        limits=runner.config.queues,
+        is_served=is_served(runner),
+        is_dead=partial(is_dead, runner.state_dir),
+        now=now(),
+    )
     if as_json:
         console.show_json(_facts(found))
         return
@@ -90,6 +98,7 @@ def _facts(found: Account) -> dict[str, Any]:
         "waits_for": [
             {"what": one.what.value, "until": console.plain(one.until), "count": one.count} for one in found.waits_for
         ],
+        "owner_is_gone": found.owner_is_gone,
         "slot": None if why.slot is None else runfacts.slot_facts(why.slot),
         "dead_letter": None if why.dead_letter is None else runfacts.letter_facts(why.dead_letter),
         "children": list(why.children),
@@ -109,7 +118,7 @@ def _lines(found: Account, at: datetime) -> Iterator[Line]:
         yield f"attempt {attempt.number}", _attempt(attempt, at)
     if found.waits_for:
         yield "waits for", "\n".join(_waiting(one, run, at) for one in found.waits_for)
-    yield from _state(why, at)
+    yield from _state(found, at)
     if why.children:
         yield "caused", ", ".join(f"run {child}" for child in why.children)
     if why.dead_letter is not None:
@@ -155,8 +164,8 @@ def _waiting(waiting: Waiting, run: Run, at: datetime) -> str:
     }[waiting.what.value]
 
 
-def _state(why: Why, at: datetime) -> Iterator[Line]:
-    run = why.run
+def _state(found: Account, at: datetime) -> Iterator[Line]:
+    why, run = found.why, found.why.run
     if run.status.is_terminal:
         if run.finished_at is not None:
             yield "finished", runfacts.moment(run.finished_at, at)
@@ -166,7 +175,9 @@ def _state(why: Why, at: datetime) -> Iterator[Line]:
     elif run.owner is not None and run.lease_until is not None:
         yield "progress", f"{run.progress}%" if run.progress else "not reported"
         held = f"until {runfacts.moment(run.lease_until, at)}, unless that is prolonged"
-        yield "held by", f"{run.owner} {'and due to be taken over' if run.lease_until <= at else held}"
+        if found.owner_is_gone or run.lease_until <= at:
+            held = "which is gone: the next daemon takes it over"
+        yield "held by", f"{run.owner}, {held}"
         if run.cancel_requested:
             yield "cancelled", "its daemon has been asked to end it"
 
