@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from runner.errors import InvalidRecord, SourceChanged
 from runner.records import Block, Limits, Place, Position, Reader
@@ -49,6 +50,7 @@ class TextBlock(Block):
 
     def __init__(self, text: bytes, start: Start, found: Records, lead: bytes = b"") -> None:
         self._text, self._start, self._found = text, start, found
+        self._offsets: list[int] | None = None
         self.count, self.size, self.lead = len(found.records), len(text), lead
         self.refused = found.refused
         self.end = {}
@@ -68,7 +70,9 @@ class TextBlock(Block):
         if starts is not None:
             offset, line = starts[index]
         else:
-            offset, line = sum(map(len, self._found.records[:index])) + index, index
+            if self._offsets is None:
+                self._offsets = list(accumulate((len(record) + 1 for record in self._found.records), initial=0))
+            offset, line = self._offsets[index], index
         return Place(start.name, start.line + line, start.offset + offset)
 
 

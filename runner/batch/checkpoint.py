@@ -65,16 +65,22 @@ class StateFolder:
             os.close(self._lock)
             self._lock = -1
 
-    def load(self) -> tuple[Identity, Checkpoint] | None:
+    def load(self) -> Checkpoint | None:
         """How far an earlier process came that did not end well; None without one.
-        Raises StoreDamaged for files that cannot be read."""
-        run, checkpoint = self._read("run.json"), self._read("checkpoint.json")
-        if run is None or checkpoint is None:
-            return None
+        Raises StoreDamaged for a file that cannot be understood."""
+        facts = self._read("checkpoint.json")
         try:
-            return Identity.of(run["identity"]), Checkpoint(**checkpoint)
-        except (KeyError, TypeError) as error:
+            return None if facts is None else Checkpoint(**facts)
+        except TypeError as error:
             raise self._damaged("checkpoint.json", str(error)) from error
+
+    def identity(self) -> Identity | None:
+        """What that was a run of; None where nothing is known. Raises StoreDamaged."""
+        facts = self._read("run.json")
+        try:
+            return None if facts is None else Identity.of(facts["identity"])
+        except (KeyError, TypeError) as error:
+            raise self._damaged("run.json", str(error)) from error
 
     def begin(self, identity: Identity) -> None:
         """Forget the run before, and note what this one is a run of. Raises StoreError."""

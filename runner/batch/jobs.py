@@ -9,6 +9,7 @@ from typing import Any
 
 from runner.app import Runner
 from runner.automatic import AutoExecutor
+from runner.batch.merging import MergeRun
 from runner.batch.partitions import Partition
 from runner.batch.plan import Plan, plan_of
 from runner.batch.report import BatchReport, View
@@ -30,16 +31,19 @@ def run_batch(
     partition: Partition | None = None,
     state: str = "",
     choices: Choices = NO_CHOICES,
+    only_failed: bool = False,
     tell: Callable[[str], None],
     watch: Callable[[View], None] = lambda _: None,
 ) -> BatchReport:
     """Run a batch job, or one partition of it, with this version of its function, here and now.
 
-    How it ended is in the report; `state` is as in plan_of. Raises UsageError and NotAvailable for what
-    cannot even be planned.
+    With `only_failed` its quarantined records alone run again, and their output goes where it belongs. How
+    it ended is in the report; `state` is as in plan_of. Raises UsageError and NotAvailable for what cannot
+    even be planned.
     """
     plan = plan_of(runner, job, function, partition, state)
-    return BatchRun(plan, _parts(runner, plan, tell, watch), choices).run()
+    kind = MergeRun if only_failed else BatchRun
+    return kind(plan, _parts(runner, plan, tell, watch), choices).run()
 
 
 def _parts(runner: Runner, plan: Plan, tell: Callable[[str], None], watch: Callable[[View], None]) -> Parts:

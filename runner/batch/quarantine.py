@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ class QuarantineFile:
         self._file.close()
 
 
-def read_quarantine(path: Path, shown: str) -> Iterator[tuple[int, Quarantined]]:
+def read_quarantine(path: Path, shown: str) -> Generator[tuple[int, Quarantined], None, None]:
     """Every record of a published quarantine and the bytes up to its end. Raises FileUnavailable,
     InvalidInput with the line for what is no such record."""
     end = 0

@@ -60,10 +60,8 @@ class BatchRun:
         self._resumable = plan.source.resumable and plan.sink.resumable
 
     def run(self) -> BatchReport:
-        """Run it to its end and tell how it ended; of what RunnerError is the reason for is never raised.
-
-        What was done stays for the next run, unless all is done. KeyboardInterrupt ends it as `cancelled`.
-        """
+        """Run it to its end and tell how it ended: no RunnerError is raised, and Ctrl-C makes it `cancelled`.
+        What was done stays for the next run."""
         started = self._parts.clock()
         error: RunnerError | None = None
         status = "succeeded"
@@ -90,18 +88,22 @@ class BatchRun:
             except (RunnerError, KeyboardInterrupt) as raised:
                 error = raised if isinstance(raised, RunnerError) else None
                 if not isinstance(error, CheckpointOutdated):
-                    self._state.note(self._report("failed" if error else "cancelled", started, error).facts())
+                    self._note(self._report("failed" if error else "cancelled", started, error))
                 raise
             self._state.finish(self._report("succeeded", started, None).facts())
+
+    def _note(self, report: BatchReport) -> None:
+        """Remember how the run ended that can go on."""
+        self._state.note(report.facts())
 
     def _finished_before(self) -> bool:
         """Whether an earlier run did everything and was killed before the output had its name."""
         if self._choices.restart:
             return False
         found = self._state.load()
-        if found is None or not found[1].finished:
+        if found is None or not found.finished:
             return False
-        self._counts = Counts.of(found[1].counts)
+        self._counts = Counts.of(found.counts)
         self._counts.records_reused = self._counts.records_in
         self._parts.tell(f"{self._plan.title}: all was done already; its output gets its name now")
         return True
@@ -127,11 +129,11 @@ class BatchRun:
         plan = self._plan
         identity = plan.identity()
         plan.check_paths(identity.inputs)
-        found = None if self._choices.restart else self._state.load()
-        if found is None or not self._resumable:
+        checkpoint = None if self._choices.restart else self._state.load()
+        before = None if checkpoint is None else self._state.identity()
+        if checkpoint is None or before is None or not self._resumable:
             self._state.begin(identity)
             return None, None
-        before, checkpoint = found
         self._compare(before, identity)
         self._counts = Counts.of(checkpoint.counts)
         self._counts.records_reused = self._counts.records_in

@@ -22,20 +22,27 @@ restart_option = click.option("--restart", is_flag=True, help="Begin again, what
 resume_option = click.option(
     "--resume", is_flag=True, help="Go on where an interrupted run was, even if something has changed since."
 )
+only_option = click.option(
+    "--only", type=click.Choice(["failed"]), help="Run the quarantined records again, and merge their output."
+)
 
 
 @click.command("batch", cls=ProjectCommand)
 @click.argument("jobs", nargs=-1, required=True, metavar="JOB...", shell_complete=complete_job)
 @restart_option
 @resume_option
+@only_option
 @json_option
 @pass_project
-def batch(project: Project, jobs: Sequence[str], restart: bool, resume: bool, as_json: bool) -> int:
+def batch(project: Project, jobs: Sequence[str], restart: bool, resume: bool, only: str | None, as_json: bool) -> int:
     """Run batch jobs: a function over many records.
 
     The output appears as a whole when the job has succeeded. A run that was interrupted goes on where
     its last checkpoint is, and gives the same bytes as one that was not. If its input, function or
     settings have changed since, that is told, and --restart or --resume decides.
+
+    --only failed runs the records again that the last run has quarantined. What they give is merged into
+    the output, where it would stand had they not failed; those that fail again stay in the quarantine.
 
     With --json one object a job on stdout: job, partition, status (succeeded, failed, cancelled),
     duration_ms, attempts, function, version, records_in, records_out, records_skipped,
@@ -47,6 +54,7 @@ def batch(project: Project, jobs: Sequence[str], restart: bool, resume: bool, as
     \b
     Examples:
       runner batch clean_orders
+      runner batch clean_orders --only failed
       runner batch clean_orders --restart --json
     """
     check_choices(restart, resume)
@@ -61,8 +69,15 @@ def batch(project: Project, jobs: Sequence[str], restart: bool, resume: bool, as
         chosen = [runner.config.job(name) for name in dict.fromkeys(jobs)]
         functions = register_for(runner, [job.name for job in chosen], progress.say)
         for job in chosen:
-            function = functions[job.functions[0]]
-            report = run_batch(runner, job, function, choices=choices, tell=progress.say, watch=progress.watch)
+            report = run_batch(
+                runner,
+                job,
+                functions[job.functions[0]],
+                choices=choices,
+                only_failed=only is not None,
+                tell=progress.say,
+                watch=progress.watch,
+            )
             reports.append(report)
             progress.ended(report)
             if report.status != "succeeded":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runner.cli.batch import check_choices, exit_status, restart_option, resume_option, shown
+from runner.cli.batch import check_choices, exit_status, only_option, restart_option, resume_option, shown
 from runner.cli.completion import complete_function
 from runner.cli.groups import ProjectCommand, json_option
 from runner.cli.invoke import current_function, env_option
@@ -48,6 +48,7 @@ _ON_ERROR = click.Choice(["fail", "skip", "quarantine"])
 @env_option
 @restart_option
 @resume_option
+@only_option
 @json_option
 @pass_project
 def map_records(
@@ -60,6 +61,7 @@ def map_records(
     env_vars: dict[str, str],
     restart: bool,
     resume: bool,
+    only: str | None,
     as_json: bool,
     **settings: Any,
 ) -> int:
@@ -102,6 +104,7 @@ def map_records(
             current_function(runner, function, progress.say),
             state=state,
             choices=Choices(restart=restart, resume=resume),
+            only_failed=only is not None,
             tell=progress.say,
             watch=progress.watch,
         )
