@@ -11,7 +11,7 @@ import hashlib
 import heapq
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from itertools import count, islice
 from typing import Any, Protocol, TypeVar
 
@@ -32,6 +32,7 @@ CHUNK = 1_000
 _MISSED_ENTRIES = 100_000
 """Of all triggers together, about so many missed slots get entries of their own at once."""
 _DEFAULT = Policy()
+_SMALLEST = timedelta.resolution
 
 
 class SlotStore(Protocol):
@@ -44,6 +45,9 @@ class SlotStore(Protocol):
         """See RunStore."""
 
     def slot(self, trigger: str, slot: datetime) -> RecordedSlot | None:
+        """See RunStore."""
+
+    def slots(self, trigger: str, *, before: datetime | None = None, limit: int = 100) -> list[RecordedSlot]:
         """See RunStore."""
 
     def live_runs(self, triggers: Sequence[str]) -> dict[str, list[int]]:
@@ -109,7 +113,8 @@ class _Entry:
 
     def judge(self, now: datetime, singles: int) -> list[Verdict]:
         """Verdicts on what is due."""
-        assert self.due is not None
+        if self.due is None or self.due > now:
+            return []
         return judge(self.policy, self.schedule, self.due, now, singles=singles)
 
 
@@ -172,7 +177,8 @@ class Timetable:
         """Entries for triggers, from where the ledger has them."""
         now = self._intake.now()
         last = self._intake.store.last_slots([trigger.id for trigger in triggers])
-        entries, first_seen = [], []
+        entries: list[_Entry] = []
+        first_seen: list[_Entry] = []
         for trigger in triggers:
             schedule = self._schedule_of(trigger.settings)
             if schedule is None:
@@ -181,8 +187,8 @@ class Timetable:
             if slot is None or (schedule.relative and slot == SINCE_EPOCH):
                 first_seen.append(_Entry(trigger, schedule, now, fired=False))
                 continue
-            # A slot that the ledger has from a clock ahead of ours must not silence the trigger until then.
-            entries.append(_Entry(trigger, schedule, slot if schedule.relative else min(slot, now), fired=True))
+            after = slot if schedule.relative else self._not_ahead(trigger.id, slot, now)
+            entries.append(_Entry(trigger, schedule, after, fired=True))
             if entries[-1].policy.overlap is Overlap.REPLACE:
                 entry = self._intake.store.slot(trigger.id, slot)
                 if entry is not None and entry.run_id is not None:
@@ -190,6 +196,14 @@ class Timetable:
         for chunk in _chunks(first_seen):
             self._begin(chunk, now)
         return entries + first_seen
+
+    def _not_ahead(self, trigger: str, slot: datetime, now: datetime) -> datetime:
+        """The latest slot in the ledger that is not later than now. `slot` is the latest of all: what a clock
+        that was ahead has left must not silence a trigger until then."""
+        if slot <= now:
+            return slot
+        past = self._intake.store.slots(trigger, before=now + _SMALLEST, limit=1)
+        return past[0].slot if past else now
 
     def _begin(self, entries: Sequence[_Entry], now: datetime) -> None:
         """Record that triggers were first seen, and count relative ones from there."""
@@ -237,10 +251,11 @@ class Timetable:
         return due
 
     def _fire(self, due: Sequence[_Entry], now: datetime, made: list[RecordedSlot]) -> None:
-        late = sum(entry.due is not None and entry.due < now - GRACE for entry in due)
-        singles = max(1, min(SINGLE_ENTRIES, _MISSED_ENTRIES // max(late, 1)))
-        judged = ((entry, verdict) for entry in due for verdict in entry.judge(now, singles))
         try:
+            late = [entry for entry in due if entry.due is not None and entry.due < now - GRACE]
+            self._look_at_ledger(late, now)
+            singles = max(1, min(SINGLE_ENTRIES, _MISSED_ENTRIES // max(len(late), 1)))
+            judged = ((entry, verdict) for entry in due for verdict in entry.judge(now, singles))
             for chunk in _chunks(judged):
                 made += self._record(chunk, now)
                 self._cancel_replaced(now)
@@ -249,6 +264,15 @@ class Timetable:
                 entry.advance()
                 if entry.due is not None:
                     heapq.heappush(self._heap, (entry.due, next(self._numbers), entry))
+
+    def _look_at_ledger(self, entries: Sequence[_Entry], now: datetime) -> None:
+        """Leave out what another daemon has dealt with meanwhile."""
+        last = self._intake.store.last_slots([entry.trigger.id for entry in entries]) if entries else {}
+        for entry in entries:
+            slot = last.get(entry.trigger.id)
+            if slot is not None and not entry.schedule.relative:
+                entry.after = max(entry.after, self._not_ahead(entry.trigger.id, slot, now))
+                entry.advance()
 
     def _record(self, chunk: Sequence[tuple[_Entry, Verdict]], now: datetime) -> list[RecordedSlot]:
         """Write slots and enqueue their runs, in one transaction; the entries that are new."""
