@@ -124,6 +124,16 @@ def test_input_that_is_too_large_is_not_read_whole(project: CliProject, queue: Q
     assert payloads(queue) == []
 
 
+def test_what_was_accepted_is_told_when_stdout_takes_no_more(project: CliProject, queue: Queue) -> None:
+    with open("/dev/full", "wb") as full:
+        done = project.run("enqueue", "echo", stdout=full)
+        many = project.run("enqueue", "echo", "--lines", "-", input=b"a\nb\n", stdout=full)
+    assert (done.status, many.status) == (3, 3)
+    assert "accepted run 1\nError: standard output cannot be written" in done.err
+    assert "accepted 2 runs: 2 to 3, of lines 1 to 2\nError: standard output cannot be written" in many.err
+    assert payloads(queue) == [b"", b"a", b"b"]
+
+
 # Lines
 
 
@@ -249,7 +259,7 @@ def test_waiting_that_is_interrupted_leaves_the_run(project: CliProject, queue: 
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "it is in the queue all the same" in err.decode()
+    assert "what was accepted goes on all the same" in err.decode()
     assert queue.store.get(1).status.value == "pending"
 
 

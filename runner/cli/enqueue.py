@@ -77,28 +77,23 @@ def enqueue(
     """
     _check(given, lines, facts)
     found = _facts(**facts)
-    is_quiet = wait or (lines is not None and sys.stdout.isatty())
+    on_terminal = sys.stdout is not None and sys.stdout.isatty()
+    is_quiet = wait or (lines is not None and on_terminal)
     sink = _Sink(job, as_json=as_json, shows=not is_quiet, keeps=wait)
     with project.open() as runner:
         runner.config.job(job)
-        if lines is None:
-            payload = read_given(project, given, most=_most())
-            with _unbroken():
-                sink.take(runner.enqueue(job, [payload], **found), 1)
-        else:
-            _enqueue_lines(project, lines, sink, lambda payloads: runner.enqueue(job, payloads, **found))
+        try:
+            _accept(project, given, lines, sink, lambda payloads: runner.enqueue(job, payloads, **found))
+        except BaseException:
+            if sink.count or lines is not None:
+                console.tell(f"{sink.told}, of lines 1 to {sink.lines:,}" if sink.lines else sink.told)
+            raise
         if is_quiet or sink.joined:
             project.say(sink.told)
         if not sink.count:
             return 0
         tell_if_unserved(project, runner)
         return _wait(project, runner, sink.run_ids, as_json) if wait else 0
-
-
-def _most() -> int:
-    from runner.runs import MAX_PAYLOAD_BYTES
-
-    return MAX_PAYLOAD_BYTES
 
 
 def _check(given: str | None, lines: str | None, facts: dict[str, Any]) -> None:
@@ -142,8 +137,8 @@ class _Sink:
         self.count = self.joined = self.lines = 0
         self._first = self._last = 0
 
-    def take(self, enqueued: Sequence[Enqueued], last_line: int) -> None:
-        """These are on the disk, and so is every line up to this one."""
+    def take(self, enqueued: Sequence[Enqueued], last_line: int = 0) -> None:
+        """These are on the disk, and with them every line up to this one."""
         self.lines = last_line
         if enqueued:
             self.count += len(enqueued)
@@ -172,19 +167,27 @@ class _Sink:
         return f"accepted {self.count:,} runs: {where}{self._first} to {self._last}"
 
 
-def _enqueue_lines(project: Project, lines: str, sink: _Sink, enqueue: Callable[[list[bytes]], list[Enqueued]]) -> None:
+def _accept(
+    project: Project,
+    given: str | None,
+    lines: str | None,
+    sink: _Sink,
+    enqueue: Callable[[list[bytes]], list[Enqueued]],
+) -> None:
     from runner.bulk import steps
+    from runner.runs import MAX_PAYLOAD_BYTES
 
-    try:
-        with open_given(lines) as file, _Counting(sink, live=is_live(), quiet=project.quiet) as counting:
-            for step in steps(file):
-                with _unbroken():
-                    accepted = enqueue(step.lines) if step.lines else []
-                    counting.pause()
-                    sink.take(accepted, step.last)
-    except BaseException:
-        console.tell(f"{sink.told}, of lines 1 to {sink.lines:,}" if sink.lines else sink.told)
-        raise
+    if lines is None:
+        payload = read_given(project, given, most=MAX_PAYLOAD_BYTES)
+        with _unbroken():
+            sink.take(enqueue([payload]))
+        return
+    with open_given(lines) as file, _Counting(sink, live=is_live(), quiet=project.quiet) as counting:
+        for step in steps(file):
+            with _unbroken():
+                accepted = enqueue(step.lines) if step.lines else []
+                counting.pause()
+                sink.take(accepted, step.last)
 
 
 class _Counting(LiveLine):
@@ -226,7 +229,7 @@ def _wait(project: Project, runner: Runner, run_ids: Sequence[int], as_json: boo
     try:
         return exit_status(shown())
     except KeyboardInterrupt:
-        project.say("it is in the queue all the same; `runner runs cancel` takes it out")
+        project.say("what was accepted goes on all the same; `runner runs cancel` ends it")
         raise
 
 

@@ -44,9 +44,9 @@ def why(project: Project, subject: str, as_json: bool) -> int:
 
     With --json, of a run one object: run (its facts), cause (trigger, after, again, request), attempts,
     waits_for (what: moment, retry, limit, queue, daemon, worker; until, count), owner_is_gone, slot,
-    dead_letter, children. Of a slot one object a trigger: trigger, slot, outcome (ran, skipped, caught_up, null when
-    it is not in the ledger), reason, run_id, recorded_at. Exit status 1 when the run or the slot is not
-    known.
+    dead_letter, children. Of a slot one object a trigger: trigger, slot, outcome (ran, skipped,
+    caught_up, null when it is not in the ledger), reason, run_id, recorded_at. Exit status 1 when the
+    run or the slot is not known.
 
     \b
     Examples:
