@@ -106,12 +106,15 @@ def test_filters_and_pages(project: CliProject, queue: Queue) -> None:
     assert listed(project, "--status", "pending") == [b, a]
     assert listed(project, "--status", "pending", "--status", "cancelled", "echo") == [d, a]
     assert listed(project, "--queue", "slow") == [b]
-    assert listed(project, "--since", "1h") == [d, b]
-    assert listed(project, "--since", now(-3600).isoformat()) == [d, b]
-    assert listed(project, "-n", "1") == [d]
+    again = queue.store.rerun(d, now=now()).run_id
+    assert listed(project, "--parent", str(d)) == [again]
+    queue.store.cancel(again, "", now=now())
+    assert listed(project, "--since", "1h") == [again, d, b]
+    assert listed(project, "--since", now(-3600).isoformat()) == [again, d, b]
+    assert listed(project, "-n", "1") == [again]
     assert listed(project, "--before", str(d), "--limit", "1") == [b]
     page = project.ok("runs", "list", "-n", "2")
-    assert page.err == f"older ones: --before {b}\n"
+    assert page.err == f"older ones: --before {d}\n"
     assert c not in listed(project)
 
 

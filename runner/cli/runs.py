@@ -56,6 +56,7 @@ def runs() -> None:
 @_status_option
 @_queue_option
 @click.option("--trigger", metavar="TRIGGER", help="Started by this trigger: its id, a job, or a job and a kind.")
+@click.option("--parent", type=click.IntRange(1), metavar="RUN", help="Caused by this run.")
 @_since_option
 @click.option("-n", "--limit", type=click.IntRange(1), default=50, show_default=True, help="How many to show.")
 @click.option("--before", type=click.IntRange(1), metavar="RUN", help="Older than this one: to turn the page.")
@@ -95,6 +96,7 @@ def _filter(
     statuses: Sequence[str] = (),
     queue: str | None = None,
     trigger: str | None = None,
+    parent: int | None = None,
     since: datetime | None = None,
 ) -> RunFilter:
     from runner.ledger import RunFilter
@@ -106,6 +108,7 @@ def _filter(
         statuses=frozenset(map(RunStatus, statuses)) or None,
         queue=queue,
         trigger=None if trigger is None else _trigger(runner, trigger),
+        parent_id=parent,
         created_from=since,
     )
 
