@@ -60,7 +60,8 @@ class Desk(Intake):
     def new_run(self, trigger: Trigger, payload: bytes = b"") -> NewRun:
         if trigger.job in self.broken:
             raise UsageError(f"{trigger.job} has no module")
-        return NewRun(namespace="shop", job=trigger.job, function="clean", function_version=1, payload=payload)
+        run = NewRun(namespace="shop", job=trigger.job, function="clean", function_version=1, payload=payload)
+        return run._replace(trigger=trigger.id)
 
     def follow(self, followers: Sequence[Follower]) -> None:
         self.store.follow(followers)
