@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -28,6 +28,7 @@ from runner.errors import (
     RunnerError,
     Stopped,
     StoreReadOnly,
+    UnsupportedFeature,
     UsageError,
 )
 from runner.files import make_state_folder, read_file, write_whole
@@ -162,7 +163,7 @@ class CaseRuns:
     def run(self) -> Generator[CaseReport, None, None]:
         """One report a case, in order. After the first bad one with `fail_fast` the others are `skipped`.
         Whenever the iterator is closed what still runs is stopped."""
-        self._register()
+        self._prepare()
         with ThreadPoolExecutor(len(os.sched_getaffinity(0)), thread_name_prefix="case") as pool:
             futures = [pool.submit(self._run_one, case) for case in self.cases]
             try:
@@ -183,13 +184,27 @@ class CaseRuns:
             self._told += 1
             yield _report(case, "skipped", [why])
 
-    def _register(self) -> None:
-        for name in {name: None for case in self.cases for name in functions_of(case, self.runner.config)}:
+    def _prepare(self) -> None:
+        """Register and compile every function that is needed. What is in the way of one is told of each case
+        that needs it."""
+        names = {name: None for case in self.cases for name in functions_of(case, self.runner.config)}
+        for name in names:
             self.runner.prepare(name)
+        for name in names:
             try:
-                self._functions[name] = self.runner.register(name).function
-            except RunnerError as error:  # what does not compile is told of each case that needs it
+                self._functions[name] = self._prepared(name)
+            except RunnerError as error:
                 self._functions[name] = error
+
+    def _prepared(self, name: str) -> Function:
+        function = self.runner.register(name).function
+        wasm = self.runner.registry.get_wasm_bytes(function.wasm_cid)
+        # Here and not at the first call: a compilation in another thread would not end at Ctrl-C.
+        with suppress(UnsupportedFeature):  # for which `auto` may have another executor
+            self.runner.executor_for(function).precompile(
+                function.wasm_cid, wasm, memory_limit_mb=function.memory_limit_mb
+            )
+        return function
 
     def _run_one(self, case: CaseConfig) -> tuple[Outcome | None, Verdict | RunnerError]:
         """What came of it, if anything did, and what that means."""
@@ -213,9 +228,11 @@ class CaseRuns:
         return _report(case, status, lines, stderr=outcome.stderr, duration_ms=outcome.duration_ms)
 
     def _write(self, name: str, path: Path, data: bytes) -> tuple[str, tuple[str, ...]]:
-        other, written = self._updated.get(path, ("", b""))
         shown = path.relative_to(self.runner.project_dir) if path.is_relative_to(self.runner.project_dir) else path
-        if other and written != data:
+        if path in self._updated:
+            other, written = self._updated[path]
+            if written == data:
+                return "passed", ()
             return "failed", (f"{shown} has just been written for {other}, whose output is another; use two files",)
         write_whole(path, data)
         self._updated[path] = (name, data)
@@ -237,10 +254,9 @@ class CaseRuns:
         raise UsageError("pipelines cannot be tested yet")
 
     def _call(self, case: CaseConfig, name: str, env_vars: Mapping[str, str], data: bytes) -> Outcome:
-        function = self.function(name)
-        context = self.context(case, function, env_vars)
-        executor = self.runner.executor_for(function)
         try:
+            function = self.function(name)
+            context, executor = self.context(case, function, env_vars), self.runner.executor_for(function)
             with self.running(context, executor):
                 result = self.runner.dispatcher.try_once(executor, function, data, context)
         except InvalidInput as error:  # the module is refused
