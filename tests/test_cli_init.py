@@ -27,7 +27,8 @@ def project(tmp_path: Path) -> CliProject:
 def test_a_starter_is_ready_to_run(project: CliProject) -> None:
     assert "now: cd demo && runner run" in project.ok("init", "demo").err
     project.folder /= "demo"
-    assert project.ok("validate").err == "jobs.yaml is valid: 1 function, 2 jobs\n"
+    assert project.ok("validate").err == "jobs.yaml is valid: 1 function, 2 jobs, 2 tests\n"
+    assert "2 passed in" in project.ok("test").text
     assert project.ok("run").text == "Hello, Ada!\nHello, Grace!\n"
     assert (project.folder / "out/letters.txt").read_text().splitlines()[-1] == "Dear, Margaret!"
     assert project.ok("invoke", "greet", "--input", "Ada").err.endswith("greeted 1\n")

@@ -33,6 +33,12 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return project / "out"
 
 
+def test_its_own_tests_pass(out: Path) -> None:
+    command = [sys.executable, "-m", "runner", "test"]
+    done = subprocess.run(command, cwd=out.parent, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+
+
 def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))

@@ -51,8 +51,7 @@ def _problems(project: Project) -> tuple[Problem, ...]:
         return error.problems
     problems = module_problems(config, catalogue, file=str(project.file))
     if not problems:
-        functions, jobs = len(config.functions), len(config.jobs)
-        project.say(
-            f"{project.file} is valid: {console.counted(functions, 'function')}, {console.counted(jobs, 'job')}"
-        )
+        counts = {"function": len(config.functions), "job": len(config.jobs), "test": len(config.tests)}
+        told = [console.counted(count, noun) for noun, count in counts.items() if count or noun != "test"]
+        project.say(f"{project.file} is valid: {', '.join(told)}")
     return problems
