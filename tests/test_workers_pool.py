@@ -151,6 +151,17 @@ def test_an_idle_zygote_that_is_killed_is_replaced(single: WorkerExecutor) -> No
     assert single.execute(function(), say("fine"), context()) == b"fine"
 
 
+def test_a_zygote_that_is_killed_at_its_start_is_replaced(tmp_path: Path) -> None:
+    before = zygotes()
+    executor = puppets(tmp_path, workers=1)
+    try:
+        (starting,) = set(zygotes()) - set(before)
+        os.kill(starting, signal.SIGKILL)
+        assert executor.execute(function(), say("fine"), context()) == b"fine"
+    finally:
+        executor.close()
+
+
 def test_a_zygote_killed_while_its_workers_run_is_told_and_replaced(pair: WorkerExecutor) -> None:
     before = worker_pid(pair)
     mine = next(pid for pid in zygotes() if before in children(pid))

@@ -43,6 +43,8 @@ class Pool:
         probe = Zygote(self._spec, frozenset(walls.WALLS))
         try:
             missing = probe.missing_walls()
+        except ZygoteGone as gone:
+            raise EngineUnavailable(self._spec.name, str(gone)) from gone
         finally:
             probe.close()
         return {name: missing.get(name, "") for name in walls.WALLS}
@@ -145,7 +147,7 @@ class Pool:
 
     def _fork(self) -> Worker:
         gone = ""
-        for _ in range(2):  # a zygote that was killed from outside is replaced, once
+        for _ in range(3):  # a zygote that was killed from outside is replaced, and that one once more
             zygote = self._get_zygote()
             try:
                 return zygote.fork()

@@ -150,7 +150,8 @@ class Zygote:
             self._control.send(json.dumps(order).encode())
 
     def missing_walls(self) -> dict[str, str]:
-        """Why, for each wall that does not stand. Raises EngineUnavailable when it does not start."""
+        """Why, for each wall that does not stand. Raises ZygoteGone, and EngineUnavailable when it does not
+        start."""
         with self._lock:
             self._greet()
             return self._missing
@@ -165,7 +166,10 @@ class Zygote:
         except OSError:
             greeting = b""
         if not greeting:
-            raise self._failed(f"its process ended at start: {self._last_words()}")
+            words = f"its process ended at start: {self._last_words()}"
+            if self._process.returncode == -signal.SIGKILL:  # from outside: another may do better
+                raise ZygoteGone(words)
+            raise self._failed(words)
         told = json.loads(greeting)
         if told["refused"]:
             reasons = "; ".join(f"{name}: {told['missing'][name]}" for name in told["refused"])
