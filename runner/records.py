@@ -29,13 +29,14 @@ class Place(NamedTuple):
     source: str
     """The file as the user would write it, or the table."""
     number: int
-    """The line on which it begins, or the row; from 1."""
+    """The line on which it begins, or the row; from 1. 0 for a whole file."""
     offset: int | None = None
     """The bytes before it in the file, unpacked; None where bytes mean nothing."""
 
     def __str__(self) -> str:
         """`orders-03.jsonl:1289 (byte 260113)`."""
-        return f"{self.source}:{self.number}" + ("" if self.offset is None else f" (byte {self.offset})")
+        line = f":{self.number}" if self.number else ""
+        return f"{self.source}{line}" + ("" if self.offset is None else f" (byte {self.offset})")
 
 
 PlaceOf = Callable[[int], Place]
@@ -136,10 +137,8 @@ class Source(ABC):
 
 
 class Sink(ABC):
-    """Where a batch puts its output. Nothing of it can be seen by others before it is published.
-
-    The output is a sequence of bytes to those who count (`offset`), whatever it is on the disk. Used by
-    one thread.
+    """Where a batch puts its output. Nothing of it can be seen by others before it is published. Used by one
+    thread.
     """
 
     resumable: bool = True
@@ -158,7 +157,12 @@ class Sink(ABC):
     @property
     @abstractmethod
     def offset(self) -> int:
-        """Bytes of output up to here, before they are packed."""
+        """How much output there is up to here, in the sink's own unit: bytes before they are packed, rows."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of output up to here, before they are packed; without what was copied."""
+        return self.offset
 
     @abstractmethod
     def write(self, outputs: Sequence[bytes], place: PlaceOf) -> int:
@@ -184,13 +188,15 @@ class Sink(ABC):
         """Make the output visible as a whole, durably, in place of an earlier one; after a `sync` of all
         of it, or in a later process without `open`. Does nothing if it was done already."""
 
-    def open_copy(self) -> None:
-        """Begin anew, to insert into what is published: `copy` and `write` follow in order.
+    def open_copy(self, offset: int) -> None:
+        """Begin anew, to insert into what is published, which is so much: `copy` and `write` follow in order.
         Raises UsageError for a sink that cannot do this, FileUnavailable when nothing is published."""
+        del offset
         raise UsageError(f"{self.target} cannot be merged with the output of records that run again; run the whole job")
 
     def copy(self, offset: int | None) -> None:
-        """Append what is published, from where the last copy ended up to this offset; None: the rest."""
+        """Append what is published, from where the last copy ended up to this offset; None: the rest.
+        Raises FileUnavailable when that is not as much as `open_copy` was told."""
         raise NotImplementedError
 
     @abstractmethod

@@ -26,7 +26,7 @@ class FileSink(Sink):
         self._packer: Packer | None = None
         self._offset = 0
         self._old: Unpacked | None = None
-        self._copied = 0
+        self._copied = self._published = 0
 
     def open(self, position: Position | None = None) -> None:
         """See Sink."""
@@ -62,10 +62,10 @@ class FileSink(Sink):
         """See Sink."""
         self._file.publish()
 
-    def open_copy(self) -> None:
+    def open_copy(self, offset: int) -> None:
         """See Sink."""
         (published,) = find(self._folder, self.target, "name")
-        self._old, self._copied = unpacked(published), 0
+        self._old, self._copied, self._published = unpacked(published), 0, offset
         self.open()
 
     def copy(self, offset: int | None) -> None:
@@ -79,6 +79,11 @@ class FileSink(Sink):
                 self._framing.begin_with(data)
             self._add(data)
             self._copied += len(data)
+        if offset is None and self._copied != self._published:
+            raise FileUnavailable(
+                f"{self.target} has {self._copied:,} bytes where the run before wrote {self._published:,}: it was "
+                "changed since; run the whole job"
+            )
 
     def close(self) -> None:
         """See Sink."""

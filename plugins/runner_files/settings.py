@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 STREAM = "-"
 """The path that is stdin or stdout."""
@@ -62,3 +62,68 @@ class CsvOutput(FileOutput):
     """A file of comma-separated values. The header that a function writes with every output is kept once."""
 
     header: bool = field(default=True, metadata=_doc("Whether a function writes a header line first."))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesInput(FileInput):
+    """Whole files: each file of the pattern is one record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilesOutput:
+    """A folder with a file for each record, named like the file that the record was. It appears as a whole,
+    in place of one that an earlier run has written."""
+
+    path: str = field(metadata=_doc("The folder, from the folder of jobs.yaml.", pattern=r"[^\0]+"))
+    ending: str | None = field(
+        default=None,
+        metadata=_doc("The ending of its files; that of the input without it.", pattern=r"[^/\0]*", example=".html"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqliteInput:
+    """Rows of a table, or of a query, each as a JSON object with a value for each column; bytes are
+    `{"$base64": "..."}`. What others write meanwhile is not seen."""
+
+    __one_of__: ClassVar[tuple[str, ...]] = ("table", "query")
+
+    path: str = field(metadata=_doc("The database, from the folder of jobs.yaml.", pattern=r"[^\0]+"))
+    table: str | None = field(
+        default=None, metadata=_doc("A table or view, in the order of its rows.", example="orders")
+    )
+    query: str | None = field(
+        default=None,
+        metadata=_doc(
+            "A SELECT; give it an ORDER BY, so that a run that was interrupted can go on.",
+            called=("sql",),
+            example="SELECT id, total FROM orders ORDER BY id",
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SqliteOutput:
+    """A table. Every line that a function writes is a JSON object; its keys are columns, a new one is added."""
+
+    path: str = field(metadata=_doc("The database, from the folder of jobs.yaml.", pattern=r"[^\0]+"))
+    table: str = field(metadata=_doc("The table.", example="clean_orders"))
+    mode: Literal["replace", "append"] = field(
+        default="replace", metadata=_doc("Whether the rows take the place of the table, or are added to it.")
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetInput(FileInput):
+    """Parquet files: rows as JSON objects. Needs the extra `parquet`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParquetOutput:
+    """A Parquet file. Every line that a function writes is a JSON object; its keys are columns. Needs the
+    extra `parquet`."""
+
+    path: str = field(metadata=_doc("The file, from the folder of jobs.yaml.", pattern=r"[^\0]+"))
+    compression: Literal["snappy", "zstd", "gzip", "none"] = field(
+        default="snappy", metadata=_doc("How columns are packed.")
+    )

@@ -31,6 +31,8 @@ class Counts:
     """Bytes of the records read."""
     bytes_out: int = 0
     """Bytes of output, before they are packed."""
+    output_offset: int = 0
+    """What the sink calls the end of the output, when the run has succeeded."""
     slowest: list[tuple[float, str]] = field(default_factory=list)
     """The slowest invocations as (milliseconds, place of the record): a heap."""
 

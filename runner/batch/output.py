@@ -72,7 +72,7 @@ class Output:
             def place(index: int, first: int = first) -> Place:
                 return pending.block.place(first + index)
 
-            before = self.sink.offset
+            before = self.sink.size
             try:
                 self.counts.records_out += self.sink.write(outputs, place)
                 start = stop
@@ -82,7 +82,7 @@ class Output:
                 self.counts.records_out += refused.written
                 self._fail(pending, start + refused.index, refused)
                 start += refused.index + 1
-            self.counts.bytes_out += self.sink.offset - before
+            self.counts.bytes_out += self.sink.size - before
         return True
 
     def _fail(self, pending: Pending, index: int, error: RunnerError) -> None:

@@ -37,7 +37,7 @@ class BatchReport:
         return done / (self.duration_ms / 1e3) if self.duration_ms else 0.0
 
     def facts(self) -> dict[str, Any]:
-        """As JSON values: what `--json` prints, and what is kept of the run."""
+        """As JSON values: what `--json` prints."""
         counts, error = self.counts, self.error
         return {
             "job": self.job,
@@ -64,6 +64,11 @@ class BatchReport:
             "error_class": error.error_class if error else None,
             "message": str(error) if error else None,
         }
+
+
+    def kept(self) -> dict[str, Any]:
+        """The same with what a later run must know: what is kept of the run."""
+        return {**self.facts(), "output_offset": self.counts.output_offset}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -90,11 +90,11 @@ class BatchRun:
                 if not isinstance(error, CheckpointOutdated):
                     self._note(self._report("failed" if error else "cancelled", started, error))
                 raise
-            self._state.finish(self._report("succeeded", started, None).facts())
+            self._state.finish(self._report("succeeded", started, None).kept())
 
     def _note(self, report: BatchReport) -> None:
         """Remember how the run ended that can go on."""
-        self._state.note(report.facts())
+        self._state.note(report.kept())
 
     def _finished_before(self) -> bool:
         """Whether an earlier run did everything and was killed before the output had its name."""
@@ -153,6 +153,7 @@ class BatchRun:
     def _save(self, source: Position | None, sink: Position, *, finished: bool = False) -> None:
         if not (finished or self._resumable):
             return
+        self._counts.output_offset = self._plan.sink.offset
         self._plan.sink.sync()
         if self._quarantine is not None:
             self._quarantine.sync()

@@ -18,6 +18,8 @@ pytest.register_assert_rewrite(
     "runner.testing.runs_ledger",
     "runner.testing.runs_outcomes",
     "runner.testing.runs_road",
+    "runner.testing.sinks",
+    "runner.testing.sources",
 )
 
 from runner.testing.executor import ExecutorContract  # noqa: E402
@@ -25,5 +27,15 @@ from runner.testing.memory import MemoryRegistry  # noqa: E402
 from runner.testing.memory_runs import MemoryRunStore  # noqa: E402
 from runner.testing.registry import RegistryContract  # noqa: E402
 from runner.testing.runs import RunStoreContract  # noqa: E402
+from runner.testing.sinks import SinkContract  # noqa: E402
+from runner.testing.sources import SourceContract  # noqa: E402
 
-__all__ = ["ExecutorContract", "MemoryRegistry", "MemoryRunStore", "RegistryContract", "RunStoreContract"]
+__all__ = [
+    "ExecutorContract",
+    "MemoryRegistry",
+    "MemoryRunStore",
+    "RegistryContract",
+    "RunStoreContract",
+    "SinkContract",
+    "SourceContract",
+]
