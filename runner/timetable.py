@@ -126,8 +126,8 @@ class Timetable:
     a clock that goes back harmless: what is in the ledger has been dealt with, what is not is due.
     """
 
-    def __init__(self, schedule_of: Callable[[Any], Schedule | None], intake: SlotIntake) -> None:
-        """`schedule_of` makes the schedule of a trigger's settings; triggers without one are left out."""
+    def __init__(self, schedule_of: Callable[[Trigger], Schedule | None], intake: SlotIntake) -> None:
+        """`schedule_of` makes the schedule of a trigger; triggers without one are left out."""
         self._schedule_of, self._intake = schedule_of, intake
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
@@ -180,7 +180,7 @@ class Timetable:
         entries: list[_Entry] = []
         first_seen: list[_Entry] = []
         for trigger in triggers:
-            schedule = self._schedule_of(trigger.settings)
+            schedule = self._schedule_of(trigger)
             if schedule is None:
                 continue
             slot = last.get(trigger.id)

@@ -73,7 +73,7 @@ class Desk(Intake):
 
     def timetable(self, *triggers: Trigger) -> Timetable:
         """One that begins now, as a daemon does that starts."""
-        timetable = Timetable(schedule_of, self)
+        timetable = Timetable(lambda trigger: schedule_of(trigger.settings), self)
         timetable.replace(triggers)
         timetable.fire(self.moment)
         return timetable

@@ -45,7 +45,7 @@ class TimeSource(TriggerSource):
         """See TriggerSource. Raises StoreError."""
         from runner_apscheduler.clock import Clock
 
-        self._timetable = Timetable(self.schedule, intake)
+        self._timetable = Timetable(lambda trigger: self.schedule(trigger.settings), intake)
         self._timetable.replace(triggers)
         self._timetable.fire(intake.now())
         self._clock = Clock(self._timetable, intake)

@@ -38,6 +38,7 @@ COMMANDS = {
     "map": Lazy("runner.cli.map", "map_records", "Run a function over many records, without a job."),
     "invoke": Lazy("runner.cli.invoke", "invoke", "Call one function."),
     "enqueue": Lazy("runner.cli.enqueue", "enqueue", "Put a run of a job into the queue, for a daemon to carry out."),
+    "simulate": Lazy("runner.cli.simulate", "simulate", "Show when jobs would run, and run nothing."),
     "serve": Lazy("runner.cli.serve", "serve", "Serve the jobs, until told to end."),
     "status": Lazy("runner.cli.status", "status", "Tell which daemons serve and how much waits."),
     "runs": Lazy("runner.cli.runs", "runs", "The runs in the queue, and those that have ended."),
