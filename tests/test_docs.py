@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-DOCUMENTS = ("README.md", "docs/functions.md", "docs/plugins.md", "docs/runs.md")
+DOCUMENTS = ("README.md", "docs/functions.md", "docs/plugins.md", "docs/runs.md", "docs/testing.md")
 
 
 class Reader:
