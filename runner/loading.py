@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import Any
 
 from runner.batchkeys import BatchKeys
-from runner.cases import CaseReader
 from runner.catalogue import Catalogue, Lookup
 from runner.config import CaseConfig, Choice, Config, FunctionConfig, JobConfig, JobInput, SecretReference
 from runner.errors import ConfigError, FileUnavailable, Problem
@@ -32,7 +31,6 @@ from runner.kinds import INVALID, MAX_PROBLEMS, PathKind, Reader, TextKind, TooM
 from runner.models import FunctionDefinition, Rights
 from runner.schema import Given, read_given
 from runner.steps import PipelineReader, check_cycles, refuse_without_steps
-from runner.testkeys import CaseKeys
 from runner.yamlnodes import MAX_BYTES, Entries, Items, Node, Scalar, decode, join, parse, shorten
 
 
@@ -87,7 +85,7 @@ class _Loader:
             "source": self._lookup.source,
             "sink": self._lookup.sink,
             "secret": self._secret_keys,
-            "test": lambda node, where: read_given(reader, node, CaseKeys, where),
+            "test": self._case_keys,
         }
 
     def load(self, data: bytes) -> Config | None:
@@ -202,6 +200,8 @@ class _Loader:
             if "source" in given.values:
                 self._lookup.check_source(given.values["source"], given.nodes["source"], join(given.where, "source"))
             keys = FunctionKeys(**(_merged(defaults.values, given.values) if defaults else given.values))
+            if keys.pure and (keys.secrets or keys.allow.enqueue):
+                given.report("pure", _impure("secrets" if keys.secrets else "allow"))
             functions[name] = _function(name, namespace, keys, lines[name])
         return functions
 
@@ -278,7 +278,16 @@ class _Loader:
             **pipeline,
         )
 
+    def _case_keys(self, node: Node, where: str) -> Any:
+        from runner.testkeys import CaseKeys  # many files have no tests, and many commands are in a hurry
+
+        return read_given(self._reader, node, CaseKeys, where)
+
     def _tests(self, file: Given, jobs: Mapping[str, JobConfig]) -> dict[str, CaseConfig]:
+        if not file.values.get("tests"):
+            return {}
+        from runner.cases import CaseReader
+
         reader = CaseReader(
             self._path.parent,
             functions=_lines(file, "functions"),
@@ -287,7 +296,7 @@ class _Loader:
             jobs=jobs,
         )
         lines = _lines(file, "tests")
-        cases = (reader.read(name, given, lines[name]) for name, given in file.values.get("tests", {}).items())
+        cases = (reader.read(name, given, lines[name]) for name, given in file.values["tests"].items())
         return {case.name: case for case in cases if case is not None}
 
 
@@ -327,6 +336,7 @@ def _function(name: str, namespace: str, keys: FunctionKeys, line: int) -> Funct
         executor=executor.name,
         secrets=keys.secrets,
         allow=Rights(enqueue=keys.allow.enqueue),
+        pure=keys.pure,
     )
     return FunctionConfig(
         definition=definition,
@@ -335,6 +345,14 @@ def _function(name: str, namespace: str, keys: FunctionKeys, line: int) -> Funct
         executor=executor,
         description=keys.description,
         line=line,
+    )
+
+
+def _impure(key: str) -> str:
+    nothing = "[]" if key == "secrets" else "{}"
+    return (
+        f"a pure function gives the same for the same input, whatever the world says, and so has no {key!r}; take one "
+        f"of both away (`{key}: {nothing}` takes away what `defaults` gives)"
     )
 
 
