@@ -11,8 +11,6 @@ from runner.cases import ERRORS
 from runner.config import Choice, Config, ExpectedOutput, JobInput, Mock
 from runner.errors import ConfigError
 from runner.loading import load
-from runner.schema import model_of
-from runner.testkeys import CaseKeys, ExpectedOutputKeys, ExpectKeys, MockKeys
 from tests.jobs_yaml_cases import CATALOGUE
 
 HEAD = """\
@@ -206,11 +204,3 @@ def test_what_can_be_expected_is_what_a_guest_or_its_input_can_cause() -> None:
         *ERRORS
     }
     assert not {"StoreError", "ConfigError", "EngineUnavailable"} & {*ERRORS}
-
-
-def test_every_key_says_what_it_is_for() -> None:
-    text = (Path(__file__).parent.parent / "docs/jobs-yaml.md").read_text()
-    for cls in (CaseKeys, ExpectKeys, ExpectedOutputKeys, MockKeys):
-        for key in model_of(cls).keys.values():
-            assert key.metadata["doc"]
-            assert f"| `{key.name}` |" in text

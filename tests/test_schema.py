@@ -20,12 +20,14 @@ from runner.loading import load
 from runner.reference import EXAMPLE
 from runner.schema import check_settings, model_of, parts, read_given
 from runner.stepkeys import ConcurrencyKeys, ParamKeys, StepKeys, TaskKeys
+from runner.testkeys import CaseKeys, ExpectedOutputKeys, ExpectKeys, MockKeys
 from runner.yamlnodes import Entries, Items, Node, Scalar, parse
 from tests.jobs_yaml_cases import CATALOGUE, REFUSED, WHOLE, Catalogue, by_name, provider
 
 KEYS = (
     *(FileKeys, DefaultsKeys, FunctionKeys, AllowKeys, SecretKeys, JobKeys, InputKeys, OutputKeys),
     *(StepKeys, TaskKeys, ParamKeys, ConcurrencyKeys),
+    *(CaseKeys, ExpectKeys, ExpectedOutputKeys, MockKeys),
 )
 DOCS = Path(__file__).parent.parent / "docs"
 
