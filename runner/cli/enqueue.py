@@ -79,7 +79,7 @@ def enqueue(
     found = _facts(**facts)
     on_terminal = sys.stdout is not None and sys.stdout.isatty()
     is_quiet = wait or (lines is not None and on_terminal)
-    sink = _Sink(job, as_json=as_json, shows=not is_quiet, keeps=wait)
+    sink = _Sink(job, as_json=as_json, shows=not is_quiet, waits=wait)
     with project.open() as runner:
         runner.config.job(job)
         try:
@@ -88,12 +88,15 @@ def enqueue(
             if sink.count or lines is not None:
                 console.tell(f"{sink.told}, of lines 1 to {sink.lines:,}" if sink.lines else sink.told)
             raise
-        if is_quiet or sink.joined:
-            project.say(sink.told)
-        if not sink.count:
-            return 0
-        tell_if_unserved(project, runner)
-        return _wait(project, runner, sink.run_ids, as_json) if wait else 0
+        try:
+            if is_quiet or sink.joined:
+                project.say(sink.told)
+            if sink.count:
+                tell_if_unserved(project, runner)
+            return _wait(runner, sink.run_ids, as_json)
+        except KeyboardInterrupt:
+            project.say("what was accepted goes on all the same; `runner runs cancel` ends it")
+            raise
 
 
 def _check(given: str | None, lines: str | None, facts: dict[str, Any]) -> None:
@@ -130,10 +133,10 @@ def _facts(
 class _Sink:
     """Takes what was accepted, shows it and counts it."""
 
-    def __init__(self, job: str, *, as_json: bool, shows: bool, keeps: bool) -> None:
-        self._job, self._as_json, self._shows, self._keeps = job, as_json, shows, keeps
+    def __init__(self, job: str, *, as_json: bool, shows: bool, waits: bool) -> None:
+        self._job, self._as_json, self._shows, self._waits = job, as_json, shows, waits
         self.run_ids = array("q")
-        """All of them, if they are to be kept."""
+        """All of them, if they are to be waited for."""
         self.count = self.joined = self.lines = 0
         self._first = self._last = 0
 
@@ -144,7 +147,7 @@ class _Sink:
             self.count += len(enqueued)
             self.joined += sum(not created for _, created in enqueued)
             self._first, self._last = self._first or enqueued[0].run_id, enqueued[-1].run_id
-            if self._keeps:
+            if self._waits:
                 self.run_ids.extend(run_id for run_id, _ in enqueued)
             if self._shows:
                 self._show(enqueued)
@@ -217,7 +220,7 @@ def _unbroken() -> Iterator[None]:
             signal.raise_signal(came[0])
 
 
-def _wait(project: Project, runner: Runner, run_ids: Sequence[int], as_json: bool) -> int:
+def _wait(runner: Runner, run_ids: Sequence[int], as_json: bool) -> int:
     """Show each run's end, in order; the exit status that they come to."""
     from runner.watching import ended, exit_status
 
@@ -226,11 +229,7 @@ def _wait(project: Project, runner: Runner, run_ids: Sequence[int], as_json: boo
             _show_end(runner, run, as_json)
             yield run
 
-    try:
-        return exit_status(shown())
-    except KeyboardInterrupt:
-        project.say("what was accepted goes on all the same; `runner runs cancel` ends it")
-        raise
+    return exit_status(shown()) if run_ids else 0
 
 
 def _show_end(runner: Runner, run: Run, as_json: bool) -> None:
