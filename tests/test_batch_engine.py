@@ -237,6 +237,40 @@ def test_what_waits_for_one_record_is_bounded(bench: Bench) -> None:
     assert len(bench.slept) == 1
 
 
+# Any order
+
+
+def test_in_any_order_nobody_waits_for_a_record_that_is_tried_again(bench: Bench) -> None:
+    bench.write("in.txt", numbered(30_000))
+    bench.retry_count = 1
+    bench.guest = failing(1, lambda: TimedOut(1), b"line 0", b"line 15000")
+    report = bench.run(order="any")
+    lines = bench.read("out.txt").decode().splitlines()
+    assert sorted(lines) == sorted(numbered(30_000).upper().splitlines())
+    assert lines.index("LINE 0") > lines.index("LINE 29999")  # its block has come last
+    assert report.counts.records_out == 30_000
+
+
+@pytest.mark.parametrize("after", [0, 100, 5000, 9999])
+def test_in_any_order_none_is_lost_and_none_doubled(bench: Bench, after: int) -> None:
+    bench.write("in.txt", numbered(10_000, 77))
+    bench.retry_count = 1
+    dying(bench, after)
+    inner = bench.guest
+    tried = failing(1, lambda: TimedOut(1), *(b"line %d" % number for number in range(0, 10_000, 1111)))
+    bench.guest = lambda data: tried(inner(data).lower())
+    with pytest.raises(Killed):
+        bench.run(order="any", every=50, on_error="skip")
+    bench.guest = picky
+    report = bench.run(order="any", every=50, on_error="skip")
+    assert report.status == "succeeded"
+    assert sorted(bench.read("out.txt").splitlines()) == sorted(
+        line for line in numbered(10_000, 77).upper().encode().splitlines() if b"!" not in line
+    )
+    assert (report.counts.records_in, report.counts.records_skipped) == (10_000, 1)
+    assert report.counts.records_reused >= after - 700  # blocks of 50, ten of which had to wait
+
+
 # Budgets
 
 

@@ -307,6 +307,20 @@ def test_hook_runner_triggers(install: Install) -> None:
     assert "moonrise" in loaded.catalogue.triggers
 
 
+def test_hook_runner_sources(install: Install) -> None:
+    install("new", "@hookimpl\ndef runner_sources():\n    return [provider('tape')]")
+    loaded = plugins.load()
+    assert provides(loaded, "sources", "tape")
+    assert "tape" in loaded.catalogue.sources
+
+
+def test_hook_runner_sinks(install: Install) -> None:
+    install("new", "@hookimpl\ndef runner_sinks():\n    return [provider('printer')]")
+    loaded = plugins.load()
+    assert provides(loaded, "sinks", "printer")
+    assert "printer" in loaded.catalogue.sinks
+
+
 LISTENER = """
 heard = []
 

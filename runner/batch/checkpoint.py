@@ -11,7 +11,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class Checkpoint:
 
     source: Position | None
     """Where to read on; None at the beginning."""
+    ahead: Sequence[Position]
+    """The ends of blocks behind it that are done, too."""
     sink: Position | None
     quarantine: int
     """Bytes of the quarantine file."""

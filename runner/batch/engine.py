@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from runner.batch.counts import Counts
 from runner.batch.feed import Feed
@@ -22,15 +23,23 @@ SHARE = 20
 """Checkpoints may take one part in so many of the time."""
 
 
+class Written(NamedTuple):
+    """How much of a source is written."""
+
+    position: Position | None
+    """Everything before it; None: nothing."""
+    ahead: Sequence[Position] = ()
+    """The ends of the blocks behind it that are."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keeping:
     """What happens to what must last, and by which clock."""
 
     every: int
     """Records from one cut to the next."""
-    save: Callable[[Position, Position], None]
-    """Make a checkpoint: everything before the first position, of the source, is written up to the second,
-    of the sink. May take its time."""
+    save: Callable[[Written, Position], None]
+    """Make a checkpoint: this of the source is written, up to this position of the sink. May take its time."""
     keep_logs: Callable[[Sequence[LogEntry]], None]
     """Take some log lines of guests."""
     clock: Callable[[], float]
@@ -110,18 +119,22 @@ class Engine:
         if self._logs:
             self._keeping.keep_logs(self._logs)
             self._logs = []
-        self._since_cut += pending.block.count
+        self._since_cut += pending.count
         if self._since_cut >= self._keeping.every:
             self._since_cut = 0
-            self._cut(pending.block.end)
+            self._cut(self._position(pending))
 
-    def _cut(self, position: Position) -> None:
+    def _position(self, pending: Pending) -> Written:
+        """What is written when this block was the last."""
+        return Written(pending.end)
+
+    def _cut(self, written: Written) -> None:
         """The output is cut at the same places in every run; whether a checkpoint is made there is a
         matter of time."""
         cut = self._output.sink.cut()
         clock = self._keeping.clock
         started = clock()
         if started >= self._save_after:
-            self._keeping.save(position, cut)
+            self._keeping.save(written, cut)
             ended = clock()
             self._save_after = ended + SHARE * (ended - started)

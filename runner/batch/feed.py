@@ -20,6 +20,8 @@ from runner.retry import delay_seconds, should_retry
 
 WINDOW_BYTES = 64 << 20
 """Of records read and outputs not written; a block that is under way already may go beyond."""
+MOST_BLOCKS = 10_000
+"""So many blocks may be under way, or written behind one that is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +69,7 @@ class Feed:
         due = self._due
         while True:
             yield from self._tries()
-            if self._ended or (self.held >= WINDOW_BYTES and self.blocks):
+            if self._ended or len(self.blocks) >= MOST_BLOCKS or (self.held >= WINDOW_BYTES and self.blocks):
                 return
             block = self._reader.read()
             if block is None:

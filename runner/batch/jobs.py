@@ -43,7 +43,15 @@ def run_batch(
     """
     plan = plan_of(runner, job, function, partition, state)
     kind = MergeRun if only_failed else BatchRun
-    return kind(plan, _parts(runner, plan, tell, watch), choices).run()
+    hooks = runner.plugins
+    if hooks.before_invocation is not None:
+        hooks.before_invocation(function, plan.context)
+    report = kind(plan, _parts(runner, plan, tell, watch), choices).run()
+    if hooks.after_invocation is not None:
+        output = b"" if report.error is None else None
+        result = InvocationResult(output, report.error, (), report.duration_ms)
+        hooks.after_invocation(function, plan.context, result)
+    return report
 
 
 def _parts(runner: Runner, plan: Plan, tell: Callable[[str], None], watch: Callable[[View], None]) -> Parts:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from runner.batch.counts import Counts
-from runner.batch.engine import Engine, Keeping
+from runner.batch.engine import Engine, Keeping, Written
 from runner.batch.feed import Feed
 from runner.batch.output import Output
 from runner.batch.pending import Pending
@@ -128,7 +128,7 @@ class MergeRun(BatchRun):
         parts.watch(self._view(reader, feed))
         Engine(feed, output, keeping).run(parts.execute)
         plan.sink.copy(None)
-        self._save(None, plan.sink.cut(), finished=True)
+        self._save(Written(None), plan.sink.cut(), finished=True)
 
     def _note(self, report: BatchReport) -> None:
         """See BatchRun. What was there before is there still."""
@@ -148,5 +148,5 @@ class MergeRun(BatchRun):
         return Counts(records_in=done, records_reused=done, **kept)
 
 
-def _nothing(source: Position, sink: Position) -> None:
+def _nothing(written: Written, sink: Position) -> None:
     """No checkpoint: what is run again is little, and nothing of it is lost."""

@@ -5,17 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from runner.errors import RunnerError
-from runner.records import Block
+from runner.records import Block, Place
+
+
+class _Gone(Block):
+    """In place of a block whose memory was given back."""
+
+    def records(self) -> Sequence[bytes]:
+        return ()
+
+    def place(self, index: int) -> Place:
+        raise IndexError(index)
+
+
+_GONE = _Gone()
 
 
 class Pending:
     """The records of one block and their results. A chunk is one item until it fails: then its records are,
     as they are from the beginning where one of them is none."""
 
-    __slots__ = ("attempts", "block", "chunked", "failures", "open", "outputs", "payloads", "size")
+    __slots__ = (
+        *("attempts", "block", "chunked", "count", "end", "failures", "open", "outputs", "payloads", "size"),
+        "written",
+    )
 
     def __init__(self, block: Block, *, chunked: bool) -> None:
         self.block = block
+        self.end, self.count = block.end, block.count
+        self.written = False
+        """Whether it has left its order, and nothing is kept of it but its end."""
         self.chunked = chunked and not block.refused
         self.payloads: Sequence[bytes] = ()
         """What the function is given, by index."""
@@ -45,6 +64,11 @@ class Pending:
         """From a chunk that failed to its records."""
         self.chunked = False
         self._by_record()
+
+    def forget(self) -> None:
+        """Note that it is written, and give its memory back."""
+        self.written = True
+        self.block, self.payloads, self.outputs, self.failures = _GONE, (), [], {}
 
     def _by_record(self) -> None:
         block = self.block

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
+from runner.batch.anyorder import AnyOrder, Without
 from runner.batch.checkpoint import Checkpoint, StateFolder
 from runner.batch.counts import Counts
-from runner.batch.engine import Engine, Execute, Keeping
+from runner.batch.engine import Engine, Execute, Keeping, Written
 from runner.batch.feed import Feed, Retries
 from runner.batch.identity import Identity, changes
 from runner.batch.output import Output
@@ -110,22 +111,25 @@ class BatchRun:
 
     def _work(self, stack: ExitStack) -> None:
         plan, parts = self._plan, self._parts
-        position, checkpoint = self._begin()
+        checkpoint = self._begin()
         plan.sink.open(checkpoint.sink if checkpoint else None)
         if self._quarantine is not None:
             self._quarantine.open(checkpoint.quarantine if checkpoint else None)
-        reader = stack.enter_context(plan.source.open(plan.limits, position))
+        reader = stack.enter_context(plan.source.open(plan.limits, checkpoint.source if checkpoint else None))
+        if checkpoint and checkpoint.ahead:
+            reader = Without(reader, checkpoint.ahead)
         output = Output(sink=plan.sink, quarantine=self._quarantine, on_error=plan.on_error, counts=self._counts)
         feed = Feed(reader, self._retries(), chunked=plan.keys.isolation == "chunk")
         keeping = Keeping(
             every=plan.keys.checkpoint.every, save=self._save, keep_logs=parts.keep_logs, clock=parts.clock
         )
         parts.watch(self._view(reader, feed))
-        Engine(feed, output, keeping).run(parts.execute)
-        self._save(None, plan.sink.cut(), finished=True)
+        kind = AnyOrder if plan.keys.order == "any" else Engine
+        kind(feed, output, keeping).run(parts.execute)
+        self._save(Written(None), plan.sink.cut(), finished=True)
 
-    def _begin(self) -> tuple[Position | None, Checkpoint | None]:
-        """Where to begin, and the checkpoint that says so."""
+    def _begin(self) -> Checkpoint | None:
+        """Where to begin; None at the beginning."""
         plan = self._plan
         identity = plan.identity()
         plan.check_paths(identity.inputs)
@@ -133,12 +137,12 @@ class BatchRun:
         before = None if checkpoint is None else self._state.identity()
         if checkpoint is None or before is None or not self._resumable:
             self._state.begin(identity)
-            return None, None
+            return None
         self._compare(before, identity)
         self._counts = Counts.of(checkpoint.counts)
         self._counts.records_reused = self._counts.records_in
         self._parts.tell(f"{plan.title}: goes on behind {self._counts.records_in:,} records of an interrupted run")
-        return checkpoint.source, checkpoint
+        return checkpoint
 
     def _compare(self, before: Identity, now: Identity) -> None:
         changed = changes(before, now)
@@ -150,7 +154,7 @@ class BatchRun:
             self._parts.tell(f"{self._plan.title}: {change}")
         self._state.adopt(now)
 
-    def _save(self, source: Position | None, sink: Position, *, finished: bool = False) -> None:
+    def _save(self, written: Written, sink: Position, *, finished: bool = False) -> None:
         if not (finished or self._resumable):
             return
         self._counts.output_offset = self._plan.sink.offset
@@ -159,7 +163,8 @@ class BatchRun:
             self._quarantine.sync()
         self._state.save(
             Checkpoint(
-                source=source,
+                source=written.position,
+                ahead=written.ahead,
                 sink=sink,
                 quarantine=0 if self._quarantine is None else self._quarantine.length,
                 counts=self._counts.facts(),

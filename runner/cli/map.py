@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -51,20 +50,7 @@ _ON_ERROR = click.Choice(["fail", "skip", "quarantine"])
 @only_option
 @json_option
 @pass_project
-def map_records(
-    project: Project,
-    /,
-    function: FunctionName,
-    source: str,
-    sink: str,
-    wasm: Path | None,
-    env_vars: dict[str, str],
-    restart: bool,
-    resume: bool,
-    only: str | None,
-    as_json: bool,
-    **settings: Any,
-) -> int:
+def map_records(project: Project, /, function: FunctionName, as_json: bool, **given: Any) -> int:
     """Run a function over many records, without a job.
 
     All that `batch:` of a job in jobs.yaml can say, `runner batch` is for; this is the same for a
@@ -81,6 +67,7 @@ def map_records(
       runner map upper --wasm upper.wasm -i names.txt -o - | sort
       runner map clean -i '{path: shop.db, table: orders}' -o orders.jsonl.gz
     """
+    restart, resume = given["restart"], given["resume"]
     check_choices(restart, resume)
     project.start_ahead()
     from runner.app import Runner
@@ -90,21 +77,20 @@ def map_records(
 
     plugins = project.plugins()
     config = config_of(project.file, plugins.catalogue)
-    if wasm is not None:
-        config = with_module(config, function.name, wasm)
+    if given["wasm"] is not None:
+        config = with_module(config, function.name, given["wasm"])
+    job, state = job_of(function.name, _keys(plugins.catalogue, function.name, given), given["env_vars"])
     with (
         shown(project, as_json) as progress,
         Runner(config, plugins, state_dir=project.state_dir, notify=progress.say) as runner,
     ):
-        keys = _keys(plugins.catalogue, function.name, source, sink, settings)
-        job, state = job_of(function.name, keys, MappingProxyType(env_vars))
         report = run_batch(
             runner,
             job,
             current_function(runner, function, progress.say),
             state=state,
             choices=Choices(restart=restart, resume=resume),
-            only_failed=only is not None,
+            only_failed=given["only"] is not None,
             tell=progress.say,
             watch=progress.watch,
         )
@@ -112,11 +98,12 @@ def map_records(
     return exit_status([report])
 
 
-def _keys(catalogue: Catalogue, function: str, source: str, sink: str, given: dict[str, Any]) -> BatchKeys:
+def _keys(catalogue: Catalogue, function: str, given: dict[str, Any]) -> BatchKeys:
     """What would stand under `batch:`."""
     from runner.batch.mapping import STREAM, choice_of, stream_format
     from runner.batchkeys import BatchKeys, CheckpointKeys, OnErrorKeys
 
+    source, sink = given["source"], given["sink"]
     source_format, sink_format = given["input_format"], given["output_format"]
     if source == STREAM and source_format is None:
         source_format = stream_format(catalogue, sink)
