@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.batchkeys import BatchKeys
+from runner.cases import ERRORS
 from runner.catalogue import Catalogue
 from runner.contracts import Provider
 from runner.jobskeys import AUTO_EXECUTOR, FileKeys, SecretKeys
@@ -78,6 +79,7 @@ def _customs(catalogue: Catalogue) -> dict[str, Callable[[_Writer], Schema]]:
         "sink": lambda writer: writer.formats(catalogue.sinks),
         "secret": lambda writer: writer.of(kind_of(SecretKeys)),
         "test": lambda writer: writer.of(kind_of(CaseKeys)),
+        "error": lambda _: {"enum": [*ERRORS]},
     }
 
 

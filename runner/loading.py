@@ -86,6 +86,7 @@ class _Loader:
             "sink": self._lookup.sink,
             "secret": self._secret_keys,
             "test": self._case_keys,
+            "error": lambda node, where: TextKind().read(reader, node, where),
         }
 
     def load(self, data: bytes) -> Config | None:

@@ -17,6 +17,7 @@ from runner.keytypes import documented as _doc
 from runner.schema import Custom, Partial
 
 Records = Annotated[Any, Custom("source", "a mapping with `path`, or with `format` and its settings")]
+ErrorName = Annotated[Any, Custom("error", "the name of an error's class")]
 Ending = Literal["succeeded", "failed"]
 StepEnding = Literal["succeeded", "failed", "skipped", "cancelled"]
 
@@ -66,7 +67,7 @@ class ExpectKeys:
         default=None, metadata=_doc("The output.", called=("stdout", "result"), example="{path: tests/out.csv}")
     )
     status: Ending | None = field(default=None, metadata=_doc("How it ends.", example="failed"))
-    error: str | None = field(
+    error: ErrorName = field(
         default=None,
         metadata=_doc(
             "The class of the error that it ends with, such as Exited, Trapped, TimedOut or OutOfMemory; "
@@ -130,7 +131,7 @@ class MockKeys:
         default=None,
         metadata=_doc("The outputs of a step with `foreach`, item by item.", example="[one, {json: {rows: 2}}]"),
     )
-    error: str | None = field(
+    error: ErrorName = field(
         default=None,
         metadata=_doc(
             "The class of the error with which it fails, at its last try.", called=("raises",), example="Trapped"

@@ -149,6 +149,7 @@ REFUSED = {
     "{function: f, expect: {output: {matches: '('}}}": ".expect.output.matches: not a regular expression: missing )",
     "{function: f, expect: {error: Traped}}": ".expect.error: there is no error 'Traped'; did you mean 'Trapped'?",
     "{function: f, expect: {error: timeout}}": ".expect.error: there is no error 'timeout'; did you mean 'TimedOut'?",
+    "{function: f, expect: {error: 3}}": ".expect.error: expected a string, got 3",
     "{function: f, expect: {error: StoreFull}}": ".expect.error: there is no error 'StoreFull'",
     "{function: f, expect: {error: Trapped, output: a}}": ".expect.output: what fails has no output: leave out this or "
     "'error'",

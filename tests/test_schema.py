@@ -337,7 +337,7 @@ class TestPages:
                 if "example" not in key.metadata or _custom(key.kind):
                     continue
                 seen += 1
-                reader = Reader("f")
+                reader = Reader("f", {"error": lambda node, _: node})
                 node = parse(f"{key.name}: {key.metadata['example']}", reader.report_at)
                 assert isinstance(node, Entries)
                 key.kind.read(reader, node.entries[0][1], key.name)
