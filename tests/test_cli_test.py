@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 import wasmtime
 
+from runner.testing import guests
 from tests.cli_project import CliProject, Done, Orphans
 from tests.support import children, command_line, eventually
 
@@ -212,6 +213,18 @@ def test_the_registry_of_the_project_is_not_asked(project: CliProject) -> None:
     store.write_bytes(b"no database" * 1000)
     assert project.run("run", "name").status == 4
     assert project.ok("test").status == 0
+
+
+def test_what_a_guest_enqueues_is_accepted_and_gone(project: CliProject) -> None:
+    declare(project, "  t: {function: ask, input: {path: ask.bin}, expect: {output: {matches: '^[0-9]+$'}}}\n")
+    project.write("functions/ask.wasm", guests.compiled(guests.ENQUEUE))
+    project.write("ask.bin", guests.enqueue(b"greet"))
+    ask = "  ask: {wasm: functions/ask.wasm, allow: {enqueue: [greet]}}\n"
+    jobs = project.folder / "jobs.yaml"
+    jobs.write_text(jobs.read_text().replace("functions:\n", f"functions:\n{ask}", 1))
+    done = project.run("test")
+    assert done.status == 0, done.text
+    assert not list((project.folder / ".runner").glob("*.db*"))
 
 
 def test_nothing_is_tried_twice(project: CliProject) -> None:
