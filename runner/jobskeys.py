@@ -141,6 +141,15 @@ class FunctionKeys(DefaultsKeys):
         ),
     )
     description: str | None = field(default=None, metadata=_doc("What it does, for listings."))
+    pure: bool = field(
+        default=False,
+        metadata=_doc(
+            "Whether the output depends on nothing but the input and `env_vars`. It is held to that: it sees a fixed "
+            "clock and seeded random bytes, and may have neither `secrets` nor `allow`. Its results are used again.",
+            called=("deterministic", "cacheable", "cache"),
+            example="true",
+        ),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

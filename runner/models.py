@@ -93,6 +93,9 @@ class FunctionDefinition:
     """Names of the secrets it may ask for."""
     allow: Rights = NO_RIGHTS
     """What it is granted."""
+    pure: bool = False
+    """Whether its output depends on its input and env_vars alone: it sees a fixed clock and seeded random
+    bytes, may ask its host for nothing, and its results are used again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +129,7 @@ class Function:
     executor: str = "auto"
     secrets: tuple[str, ...] = ()
     allow: Rights = NO_RIGHTS
+    pure: bool = False
 
     def __post_init__(self) -> None:
         _check_aware("created_at", self.created_at)

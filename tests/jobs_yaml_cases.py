@@ -173,6 +173,11 @@ REFUSED = {
     "declared; declare it under `jobs`",
     "version: 1\ndefaults: {allow: {http: true}}": "jobs.yaml:2:20 defaults.allow.http: unknown key 'http'; known: "
     "enqueue",
+    "version: 1\ndefaults: {secrets: [A]}\nsecrets: {A: {env: A}}\n"
+    "functions: {f: {pure: true, wasm: functions/clean.wasm}}": "jobs.yaml:4:23 functions.f.pure: a pure function "
+    "gives the same for the same input, whatever the world says, and so has no 'secrets'; take one of "
+    "both away (`secrets: []` takes away what `defaults` gives)",
+    "version: 1\ndefaults: {pure: true}": "jobs.yaml:2:12 defaults.pure: unknown key 'pure'",
     # secrets
     "version: 1\nsecrets: {A: {env: A, file: b}}": "jobs.yaml:2:23 secrets.A.file: 'file' stands beside 'env'; exactly "
     "one of 'env' and 'file' is allowed",
@@ -269,7 +274,8 @@ FUNCTIONS_REFUSED = {
     "{wasm: functions/clean.wasm, executor: {wasmer: {}, wasmtime: {}}}": "expected an executor's name, or a mapping",
     "{wasm: functions/clean.wasm, executor: {}}": "expected an executor's name, or a mapping from it to its settings",
     "{wasm: functions/clean.wasm, executor: {wasmer: 3}}": "f.executor.wasmer: expected a mapping, got 3",
-    "{wasm: functions/clean.wasm, pure: true}": "f.pure: unknown key 'pure'",
+    "{wasm: functions/clean.wasm, pure: 1}": "f.pure: expected true or false, got 1",
+    "{wasm: functions/clean.wasm, pure: true, secrets: [KEY]}": "f.pure: a pure function gives the same for the same",
     "{wasm: functions/clean.wasm, version: 3}": "f.version: unknown key 'version'",
     "3": "f: expected a mapping, got 3",
 }

@@ -106,6 +106,16 @@ class TestValid:
         assert granted == [Rights(enqueue=("j", "k")), Rights(enqueue=("k",))]
         assert loaded(WHOLE).functions["charge"].definition.allow == Rights()
 
+    def test_pure(self, loaded: Load) -> None:
+        functions = (
+            "{f: {wasm: functions/clean.wasm, pure: true, secrets: [], allow: {}}, g: {wasm: functions/clean.wasm}}"
+        )
+        config = loaded(
+            "version: 1\nsecrets: {A: {env: A}}\ndefaults: {secrets: [A], allow: {enqueue: [j]}}\n"
+            f"functions: {functions}\njobs: {{j: {{run: f}}}}"
+        )
+        assert [one.definition.pure for one in config.functions.values()] == [True, False]
+
     def test_triggers(self, loaded: Load) -> None:
         tick, boot = loaded(WHOLE).jobs["first"].triggers
         assert (tick.kind, tick.settings, tick.line) == ("tick", TickSettings(every_seconds=2), 39)

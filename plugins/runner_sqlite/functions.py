@@ -34,6 +34,7 @@ _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM functions WHERE namespace = ? AND 
 _TO_COLUMN: dict[str, Callable[[Any], Any]] = {
     "status": lambda status: status.value,
     "is_public": int,
+    "pure": int,
     "created_at": datetime.isoformat,
     "updated_at": datetime.isoformat,
     "env_vars": lambda env_vars: json.dumps(dict(env_vars), sort_keys=True),
@@ -43,6 +44,7 @@ _TO_COLUMN: dict[str, Callable[[Any], Any]] = {
 _FROM_COLUMN: dict[str, Callable[[Any], Any]] = {
     "status": FunctionStatus,
     "is_public": bool,
+    "pure": bool,
     "created_at": datetime.fromisoformat,
     "updated_at": datetime.fromisoformat,
     "env_vars": lambda text: MappingProxyType(dict(json.loads(text))),

@@ -88,7 +88,11 @@ def _rights(db: Database) -> None:
     db.table("functions").add_column("allow", str, not_null_default="{}")
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_functions_and_blobs, _logs, _runs, _rights)
+def _purity(db: Database) -> None:
+    db.table("functions").add_column("pure", int, not_null_default=0)
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_functions_and_blobs, _logs, _runs, _rights, _purity)
 """Step n brings a store from schema n - 1 to schema n."""
 
 

@@ -38,6 +38,7 @@ SHOWN = (
     "env_vars",
     "secrets",
     "allow",
+    "pure",
     "created_at",
     "created_by",
 )

@@ -106,6 +106,7 @@ class RegistryContract:
             "executor": "wasmtime",
             "secrets": ("PAYMENTS_KEY", "OTHER"),
             "allow": Rights(enqueue=("notify", "resize")),
+            "pure": True,
         }
         registry.register(definition(**settings), module("a"), source_cid="bafksource")
         function = registry.get("shop", "clean")
@@ -144,6 +145,7 @@ class RegistryContract:
             {"executor": "wasmtime"},
             {"secrets": ("KEY",)},
             {"allow": Rights(enqueue=("notify",))},
+            {"pure": True},
         ],
         ids=str,
     )
