@@ -11,6 +11,8 @@ from pathlib import Path
 
 from runner import hookspecs, reference
 from runner.cli import reference as cli_reference
+from runner.plugins import load
+from runner.schema import model_of
 
 DOCS = Path(__file__).parent
 
@@ -38,7 +40,27 @@ def cli() -> str:
     return cli_reference.reference()
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"jobs-yaml.md": jobs_yaml, "hooks.md": hooks, "cli.md": cli}
+def trigger_keys() -> str:
+    """The keys of every kind of trigger that ships with runner."""
+    parts = [
+        "# Keys of triggers",
+        "Made from the settings of the triggers that ship with `runner`; [triggers.md](triggers.md) tells of them.",
+    ]
+    for name, provider in load(no_plugins=True).catalogue.triggers.items():
+        parts += [f"## `{name}`", f"{provider.summary}."]
+        if provider.settings is not None:
+            one_of = model_of(provider.settings).one_of
+            parts += [f"Exactly one of {' and '.join(f'`{key}`' for key in one_of)}."] if one_of else []
+            parts += [reference.settings_table(provider.settings).rstrip("\n")]
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "jobs-yaml.md": jobs_yaml,
+    "hooks.md": hooks,
+    "cli.md": cli,
+    "trigger-keys.md": trigger_keys,
+}
 """Every generated page by its file name."""
 
 

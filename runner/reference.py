@@ -126,7 +126,9 @@ def reference() -> str:
 
 def settings_table(cls: type[Any], *, without: frozenset[str] = frozenset()) -> str:
     """The keys of a settings class as a Markdown table; empty for a class without keys."""
+    own = vars(cls).get("__annotations__", {})
     keys = [key for key in model_of(cls).keys.values() if key.name not in without]
+    keys.sort(key=lambda key: key.attribute not in own)  # what it inherits comes last
     if not keys:
         return ""
     lines = ["| key | value | default | meaning |", "| --- | --- | --- | --- |", *map(_row, keys)]

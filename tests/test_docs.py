@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-DOCUMENTS = ("README.md", "docs/functions.md", "docs/plugins.md", "docs/runs.md", "docs/testing.md")
+DOCUMENTS = ("README.md", "docs/functions.md", "docs/plugins.md", "docs/runs.md", "docs/triggers.md", "docs/testing.md")
 
 
 class Reader:
@@ -96,7 +96,7 @@ def test_links_lead_somewhere(document: str) -> None:
             assert (path.parent / target).exists(), f"{path.name} links to {target}, which is not there"
 
 
-@pytest.mark.parametrize("document", ["docs/plugins.md"])
+@pytest.mark.parametrize("document", ["docs/plugins.md", "docs/triggers.md"])
 def test_python_in_documents_compiles(document: str) -> None:
     blocks = [body for language, _, body in BLOCK.findall((ROOT / document).read_text()) if language == "python"]
     assert blocks
