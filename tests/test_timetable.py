@@ -22,8 +22,9 @@ from runner.runs import Claimant
 from runner.testing import MemoryRunStore
 from runner.timepolicy import GRACE, SINGLE_ENTRIES, newest_slots
 from runner.timetable import FIRST_SEEN, SINCE_EPOCH, own_queues, share
-from runner.triggers import Schedule
+from runner.triggers import Schedule, Trigger
 from runner.when import parse_moment
+from tests.support import eventually
 from tests.timetables import NINE, Desk, at, days, hourly, schedule_of, trigger
 
 SECOND = timedelta(seconds=1)
@@ -597,6 +598,22 @@ def test_what_is_caught_up_is_spread_from_now_on(desk: Desk) -> None:
     desk.sleep(desk.timetable(each), at("11:30"))
     (run,) = desk.store.list_runs(RunFilter())
     assert at("11:30") <= run.run_at < at("11:40")
+
+
+def test_the_trigger_of_the_documents(desk: Desk) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "triggers.md").read_text()
+    names: dict[str, Any] = {"__name__": "runner_moon"}
+    exec(text.partition("```python runner_moon.py\n")[2].partition("```")[0], names)
+    (provider,) = names["runner_triggers"]()
+    source = provider.create(None, None)
+    each = Trigger(id="shop/howl/full_moon", job="howl", kind="full_moon", settings=provider.settings(), line=1)
+    desk.moment = at("12:00", day=22)
+    source.start([each], desk)
+    desk.moment = at("23:30", day=22)
+    eventually(lambda: desk.runs() == [("22 13:45", "pending")])
+    source.replace([each])
+    source.stop()
+    assert source.limits([each]) == {}
 
 
 @pytest.mark.slow
