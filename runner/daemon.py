@@ -272,8 +272,7 @@ class Daemon(Observer):
     def _on_logs(self, context: InvocationContext, entries: Sequence[LogEntry]) -> None:
         token = self._token_of(context)
         if token is not None and context.run_id is not None:
-            with contextlib.suppress(StoreError):  # the invocation matters more than its lines
-                self.runner.store.add_logs(context.run_id, token, entries)
+            self.runner.store.add_logs(context.run_id, token, entries)  # lines it refuses come with the result
 
     def _token_of(self, context: InvocationContext) -> int | None:
         return next((token for run_id, token in self._lanes.holding() if run_id == context.run_id), None)
