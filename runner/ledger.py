@@ -62,7 +62,7 @@ class Run:
     queue: str
     priority: int
     run_at: datetime
-    """Not before this moment; of a run that was tried, the moment of the latest retry."""
+    """Not before this moment; while it waits for another attempt, the moment of that."""
     unique_key: str | None
     trigger_type: TriggerType
     trigger: str | None
@@ -97,6 +97,10 @@ class Run:
     lease_until: datetime | None
     """While it is running."""
     cancel_requested: bool
+    step: str | None = None
+    """If it is a step of the pipeline `parent_id`: which."""
+    item: int | None = None
+    """And for which item of its list."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +117,8 @@ class RunFilter:
     created_from: datetime | None = None
     """Enqueued at or after this moment."""
     created_before: datetime | None = None
+    is_step: bool | None = None
+    """Whether it is a step of a pipeline."""
 
 
 class RunLog(NamedTuple):
@@ -233,7 +239,7 @@ class Why:
     """The ledger entry it came from."""
     dead_letter: DeadLetter | None
     children: tuple[int, ...]
-    """Runs that it caused."""
+    """Runs that it caused, without those that are its steps."""
     ahead: int
     """If it is ready: how many of its queue are claimed before it."""
 

@@ -26,7 +26,7 @@ from runner.ledger import (
     Why,
 )
 from runner.models import LogEntry
-from runner.runs import Claim, Claimant, Enqueued, Follower, NewRun, Outcome, Renewal, RunStatus
+from runner.runs import Claim, Claimant, Enqueued, Follower, NewRun, Outcome, Renewal, RunStatus, StepEnded
 
 
 class Changes(ABC):
@@ -143,12 +143,39 @@ class RunStore(ABC):
         """From now on enqueue these after runs that become terminal through this object, in the same
         transaction. Replaces what was given before."""
 
+    # Runs that wait for others
+
+    @abstractmethod
+    def plan(self, run_id: int) -> bytes:
+        """The plan that it was enqueued with. Raises RunNotFound."""
+
+    @abstractmethod
+    def state(self, run_id: int) -> bytes:
+        """What it left when it was last Parked; empty if it never was. Raises RunNotFound."""
+
+    @abstractmethod
+    def steps_ended(self, run_id: int, *, after: int = 0, limit: int = 1000) -> list[StepEnded]:
+        """Its children that have ended, in that order, those after a number. Those that were pruned are
+        left out; none is while its parent is live."""
+
+    @abstractmethod
+    def step_outputs(
+        self, run_ids: Sequence[int], step: str, *, after: int = -1, limit: int = 1000
+    ) -> list[tuple[int, bytes]]:
+        """Items of a step that succeeded with their outputs, in order, those after an item; of a step
+        without items it is item 0. Where children of several of these runs have the item, the first run's
+        counts. Fewer than `limit` when there are no more or the outputs pass CLAIM_BYTES together."""
+
+    @abstractmethod
+    def step_items(self, run_ids: Sequence[int], step: str, *, after: int = -1, limit: int = 1000) -> list[int]:
+        """The same without the outputs: which items of a step succeeded."""
+
     # What people ask for
 
     @abstractmethod
     def cancel(self, run_id: int, reason: str, *, now: datetime) -> RunStatus:
-        """Cancel a pending run at once, or ask the owner of a running one to. The status it has now:
-        `cancelled`, `running` (asked), or the terminal one it had. Raises RunNotFound."""
+        """Cancel a pending or Parked run at once, or ask the owner of a running one to. The status it has
+        now: `cancelled`, `running` (asked), or the terminal one it had. Raises RunNotFound."""
 
     @abstractmethod
     def rerun(self, run_id: int, *, now: datetime) -> Enqueued:

@@ -34,7 +34,7 @@ class RunStatus(str, Enum):
     """Where a run stands. The last four are terminal: a run in one of them never changes again."""
 
     PENDING = "pending"  # waits: for its moment, a worker, or the next attempt
-    RUNNING = "running"  # leased to an owner
+    RUNNING = "running"  # leased to an owner, or Parked with its work going on
     SUCCEEDED = "succeeded"  # its result is stored
     FAILED = "failed"  # it cannot work, however often it is tried; no dead letter
     CANCELLED = "cancelled"  # somebody asked for it
@@ -90,6 +90,12 @@ class NewRun(NamedTuple):
     """Attempts after the first that may fail before it is dead."""
     dlq_topic: str | None = None
     """The topic told if it dies."""
+    step: str | None = None
+    """For a run that is `Parked` as one of its `children`: which of its steps this is."""
+    item: int | None = None
+    """Of a step that is run for each item of a list: which, from 0."""
+    plan: bytes = b""
+    """Of a run without a function: what there is to do, for whoever carries it out. Its reruns have it too."""
 
 
 class Enqueued(NamedTuple):
@@ -137,6 +143,11 @@ class Claim(NamedTuple):
     trigger: str | None
     slot: datetime | None
     dlq_topic: str | None
+    parent_id: int | None = None
+    step: str | None = None
+    item: int | None = None
+    state: bytes = b""
+    """What it left when it was last Parked; empty if it never was."""
 
 
 class Failure(NamedTuple):
@@ -236,9 +247,49 @@ class Released(NamedTuple):
     """False: the guest never saw it, so it was no attempt and none is recorded."""
 
 
-Outcome = Succeeded | Retry | Failed | Dead | Lost | Cancelled | Released
+class Parked(NamedTuple):
+    """The run waits for others and holds no lease meanwhile: `running` all the same. No attempt, no failure.
+
+    In the same transaction its children are enqueued, with their `parent_id` set. It can be claimed again
+    when so many of them have ended as `wake_after` says, one of them other than well, or at once with 0.
+    The children that are live when it ends are cancelled with it.
+    """
+
+    run_id: int
+    token: int
+    state: bytes
+    """What the next claim of it is given."""
+    children: Sequence[NewRun] = ()
+    """New runs, each with its `step`, and no two of them and those before with the same step and item."""
+    seen: int = 0
+    """The number of the latest StepEnded that the state takes account of."""
+    wake_after: int = 1
+    """Counted from `seen`."""
+    progress: int = 0
+    """0 to 100."""
+    seat: tuple[str, int] | None = None
+    """Wait instead, as `pending`, until fewer runs of the namespace sit under this name than the number
+    says, and then sit there to the end. Who waits longest comes first. Without children."""
+
+
+class StepEnded(NamedTuple):
+    """The end of a run that was enqueued as a child of one that is Parked."""
+
+    number: int
+    """Counts from 1, for each parent, in the order in which its children ended."""
+    run_id: int
+    step: str
+    item: int | None
+    status: RunStatus
+    error_class: str | None
+    """None unless it failed."""
+    message: str | None
+    """Likewise, or why it was cancelled."""
+
+
+Outcome = Succeeded | Retry | Failed | Dead | Lost | Cancelled | Released | Parked
 """How an attempt ends. A run that was asked to be cancelled is `cancelled` by every outcome after which
-it would be pending again."""
+it would not have ended."""
 
 
 class Renewal(NamedTuple):

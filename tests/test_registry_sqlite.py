@@ -276,7 +276,14 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, monke
         registry.add_logs(function, "1", [LogEntry(LogLevel.INFO, "x", 1.0)])
     with closing(sqlite3.connect(path)) as connection:
         steps = connection.execute("SELECT number, name FROM migrations ORDER BY number").fetchall()
-    assert steps == [(1, "functions_and_blobs"), (2, "logs"), (3, "runs"), (4, "rights"), (5, "purity")]
+    assert steps == [
+        (1, "functions_and_blobs"),
+        (2, "logs"),
+        (3, "runs"),
+        (4, "rights"),
+        (5, "purity"),
+        (6, "pipelines"),
+    ]
 
 
 def test_an_interrupted_migration_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,7 @@ from runner.runs import (
     NewRun,
     OnConflict,
     Outcome,
+    Parked,
     Released,
     Retry,
     RunStatus,
@@ -79,6 +80,17 @@ def outcome(claim: Claim, kind: str, run_at: datetime) -> Outcome:
     return ways[kind]
 
 
+SEATS = st.sampled_from([None, None, None, ("seat", 1), ("seat", 2)])
+PARKED = st.fixed_dictionaries(
+    {
+        "steps": st.lists(st.tuples(st.sampled_from("ab"), RUNS), max_size=3),
+        "seen": st.integers(0, 3),
+        "wake_after": st.integers(0, 3),
+        "progress": st.integers(-1, 101),
+        "state": st.binary(max_size=3),
+        "seat": SEATS,
+    }
+)
 KINDS = st.sampled_from(
     ["succeeded", "succeeded", "retry", "failed", "dead", "lost", "lost", "cancelled", "released", "unstarted"]
 )
@@ -97,6 +109,7 @@ class BothStores(RuleBasedStateMachine):
         self.claims: list[Claim] = []
         self.accepted: set[int] = set()
         self.ended: dict[int, Run] = {}
+        self.steps = 0
 
     def teardown(self) -> None:
         self.sqlite.close()
@@ -139,6 +152,23 @@ class BothStores(RuleBasedStateMachine):
         moment = self.after(seconds)
         assert moment is not None
         outcomes = [outcome(data.draw(st.sampled_from(self.claims)), kind, moment) for kind in kinds]
+        self.both(lambda store: store.finish(outcomes, now=self.now))
+
+    @precondition(lambda self: self.claims)
+    @rule(data=st.data(), facts=PARKED, others=st.lists(KINDS, max_size=2))
+    def park(self, data: st.DataObject, facts: dict[str, Any], others: list[str]) -> None:
+        claims = data.draw(st.lists(st.sampled_from(self.claims), min_size=1, max_size=3, unique=True))
+        outcomes = [outcome(claim, kind, self.now) for claim, kind in zip(claims[1:], others, strict=False)]
+        self.steps += len(facts["steps"])
+        runs = enumerate(facts["steps"], self.steps)
+        children = [
+            run._replace(step=step, item=item, unique_key=None, namespace="shop", job="steps")
+            for item, (step, run) in runs
+        ]
+        facts = {name: value for name, value in facts.items() if name != "steps"}
+        if facts["seat"] is not None:
+            children = []
+        outcomes.append(Parked(*claims[0][:2], **facts, children=children))
         self.both(lambda store: store.finish(outcomes, now=self.now))
 
     @precondition(lambda self: self.claims)
@@ -217,6 +247,11 @@ class BothStores(RuleBasedStateMachine):
             self.both(lambda store, run_id=run_id: store.attempts(run_id))  # type: ignore[misc]
             self.both(lambda store, run_id=run_id: store.logs(run_id))  # type: ignore[misc]
             self.both(lambda store, run_id=run_id: store.why(run_id, now=self.now).children)  # type: ignore[misc]
+            self.both(lambda store, run_id=run_id: store.state(run_id))  # type: ignore[misc]
+            ended = self.both(lambda store, run_id=run_id: store.steps_ended(run_id))  # type: ignore[misc]
+            assert isinstance(ended, list)
+            assert [end.number for end in ended] == list(range(1, len(ended) + 1))
+            self.both(lambda store, run_id=run_id: store.step_outputs([run_id], "a"))  # type: ignore[misc]
         self.both(lambda store: store.dead_letters())
         self.both(lambda store: store.tail(RunFilter(job="clean")).lines)
         self.both(lambda store: [message[1:] for message in store.read_topic("dead")])

@@ -44,9 +44,11 @@ def join(run: NewRun, live: int) -> None:
     """The conflict of who cannot be refused: always joined."""
 
 
-def check(runs: Iterable[NewRun]) -> None:
+def check(runs: Iterable[NewRun], *, are_steps: bool = False) -> None:
     """Raise for a run that cannot be accepted, before a transaction is begun."""
     for run in runs:
+        if (run.step is not None) is not are_steps:
+            raise UsageError("a step is enqueued by parking the run that it belongs to, and nothing else is")
         if run.run_at is not None:
             to_number(run.run_at)
         if run.slot is not None:
@@ -70,6 +72,7 @@ def accept(
     _know_queues(connection, {(run.namespace, run.queue) for run in fresh})
     connection.executemany(_INSERT_RUN, [_row(run_id, run, now) for run_id, run in enumerate(fresh, first)])
     connection.execute(_INSERT_LIVE, (now, first))
+    _keep_more(connection, first, fresh)
     return results
 
 
@@ -99,6 +102,7 @@ def copy(connection: sqlite3.Connection, sources: Sequence[int], now: int) -> di
         if key is not None:
             keys[key] = run_id
         connection.execute(_COPY_RUN, (run_id, now, now, source))
+        connection.execute("INSERT INTO plans SELECT ?, plan FROM plans WHERE run_id = ?", (run_id, source))
     connection.execute(_INSERT_LIVE, (now, last + 1))
     return copies
 
@@ -122,6 +126,22 @@ def _resolve(connection: sqlite3.Connection, runs: Sequence[NewRun], conflict: C
             keys[key] = run_id
         results.append(Enqueued(run_id, True))
     return results
+
+
+def _keep_more(connection: sqlite3.Connection, first: int, runs: Sequence[NewRun]) -> None:
+    """What few runs have: a plan, or a place as a step. The first of them was just enqueued as `first`."""
+    plans = [(run_id, run.plan) for run_id, run in enumerate(runs, first) if run.plan]
+    if plans:
+        connection.executemany("INSERT INTO plans (run_id, plan) VALUES (?, ?)", plans)
+    steps = [
+        (run_id, run.parent_id, run.step, run.item or 0, run.item is not None)
+        for run_id, run in enumerate(runs, first)
+        if run.step is not None
+    ]
+    if steps:
+        connection.executemany(
+            "INSERT INTO steps (run_id, parent_id, step, item, is_item) VALUES (?, ?, ?, ?, ?)", steps
+        )
 
 
 def _row(run_id: int, run: NewRun, now: int) -> tuple[Any, ...]:

@@ -21,7 +21,8 @@ def enqueue_followers(
             rules.setdefault((run.namespace, job, status.value), []).append(run)
     statuses_by_id = dict(ended)
     rows = connection.execute(
-        "SELECT run_id, namespace, job FROM json_each(?) CROSS JOIN runs ON run_id = value",
+        "SELECT run_id, namespace, job FROM json_each(?) CROSS JOIN runs ON run_id = value "
+        "WHERE NOT EXISTS (SELECT 1 FROM steps WHERE steps.run_id = value)",
         (json.dumps([run_id for run_id, _ in ended]),),
     )
     runs = [

@@ -31,8 +31,9 @@ _FIRST = (
 )
 _FACTS = (
     "SELECT r.run_id, q.attempts, q.failures, r.namespace, r.job, r.function, r.function_version, r.payload, r.queue, "
-    "r.retry_count, r.trigger_type, r.trigger, r.slot, r.dlq_topic "
-    "FROM json_each(?) CROSS JOIN runs r ON r.run_id = value CROSS JOIN queue q ON q.run_id = value"
+    "r.retry_count, r.trigger_type, r.trigger, r.slot, r.dlq_topic, r.parent_id, s.step, s.item, s.is_item, p.state "
+    "FROM json_each(?) CROSS JOIN runs r ON r.run_id = value CROSS JOIN queue q ON q.run_id = value "
+    "LEFT JOIN steps s ON s.run_id = value LEFT JOIN pipelines p ON p.run_id = value"
 )
 _LEASE = (
     "UPDATE queue SET ready = NULL, token = ?, attempts = attempts + 1, progress = 0 "
@@ -126,7 +127,7 @@ def _take_over(connection: sqlite3.Connection, now: int, followers: Sequence[Fol
 
 def _lose(connection: sqlite3.Connection, token: int, reason: str, now: int, followers: Sequence[Follower]) -> int:
     """End all leases of a claim; how many runs it still had."""
-    rows = connection.execute("SELECT run_id FROM queue WHERE token = ?", (token,)).fetchall()
+    rows = connection.execute("SELECT run_id FROM queue WHERE token = ? ORDER BY run_id", (token,)).fetchall()
     settlement = Settlement(now)
     for state in states(connection, [run_id for (run_id,) in rows]).values():
         settlement.lost(state, Lost(state.run_id, token, Failure("WorkerLost", reason)))
@@ -163,7 +164,7 @@ def _facts(connection: sqlite3.Connection, chosen: list[int], token: int) -> lis
     room = CLAIM_BYTES
     for row in connection.execute(_FACTS, (json.dumps(chosen),)):
         (run_id, attempts, failures, namespace, job, function, version, payload, queue) = row[:9]
-        retry_count, trigger_type, trigger, slot, dlq_topic = row[9:]
+        retry_count, trigger_type, trigger, slot, dlq_topic, parent_id, step, item, is_item, state = row[9:]
         room -= len(payload)
         if room < 0 and claims:
             break
@@ -184,6 +185,10 @@ def _facts(connection: sqlite3.Connection, chosen: list[int], token: int) -> lis
                 trigger,
                 or_none(slot),
                 dlq_topic,
+                parent_id,
+                step,
+                item if is_item else None,
+                state or b"",
             )
         )
     return claims

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import StoreError
-from runner_sqlite import run_tables
+from runner_sqlite import pipelines, run_tables
 from runner_sqlite.failures import damaged
 
 if TYPE_CHECKING:
@@ -92,7 +92,12 @@ def _purity(db: Database) -> None:
     db.table("functions").add_column("pure", int, not_null_default=0)
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_functions_and_blobs, _logs, _runs, _rights, _purity)
+def _pipelines(db: Database) -> None:
+    for statement in pipelines.STATEMENTS:
+        db.execute(statement)
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (_functions_and_blobs, _logs, _runs, _rights, _purity, _pipelines)
 """Step n brings a store from schema n - 1 to schema n."""
 
 

@@ -23,12 +23,13 @@ from runner.runs import (
     Follower,
     Lost,
     Outcome,
+    Parked,
     Released,
     Retry,
     RunStatus,
     Succeeded,
 )
-from runner_sqlite import counters, dead_letters, run_logs
+from runner_sqlite import counters, dead_letters, pipelines, run_logs
 from runner_sqlite.followers import enqueue_followers
 from runner_sqlite.moments import to_number
 
@@ -51,6 +52,7 @@ _ATTEMPT = (
 )
 
 
+_ASK = "UPDATE queue SET cancel_reason = COALESCE(cancel_reason, ?) WHERE run_id = ?"
 _EMPTY_LEASES = (
     "DELETE FROM leases WHERE token IN (SELECT value FROM json_each(?)) "
     "AND NOT EXISTS (SELECT 1 FROM queue WHERE queue.token = leases.token)"
@@ -108,15 +110,21 @@ def cancel(
         if row is None:
             raise RunNotFound(run_id)
         return RunStatus(row[0])
-    if state.token is None:
-        settlement = Settlement(now)
-        settlement.cancel_pending(state, reason)
-        settlement.write(connection, followers)
-        return RunStatus.CANCELLED
-    connection.execute(
-        "UPDATE queue SET cancel_reason = COALESCE(cancel_reason, ?) WHERE run_id = ?", (run_logs.cut(reason), run_id)
-    )
-    return RunStatus.RUNNING
+    cancel_all(connection, [run_id], reason, now, followers)
+    return RunStatus.CANCELLED if state.token is None else RunStatus.RUNNING
+
+
+def cancel_all(
+    connection: sqlite3.Connection, run_ids: Sequence[int], reason: str, now: int, followers: Sequence[Follower]
+) -> None:
+    """Cancel what is pending of these live runs, and ask the owners of those that run to."""
+    settlement = Settlement(now)
+    for state in states(connection, run_ids).values():
+        if state.token is None:
+            settlement.cancel_pending(state, reason)
+        else:
+            connection.execute(_ASK, (run_logs.cut(reason), state.run_id))
+    settlement.write(connection, followers)
 
 
 def report_progress(connection: sqlite3.Connection, reports: Sequence[tuple[int, int, int]]) -> None:
@@ -141,6 +149,7 @@ class Settlement:
         self._attempts: list[tuple[Any, ...]] = []
         self._logs: list[tuple[int, int, Sequence[LogEntry]]] = []
         self._dead: list[int] = []
+        self._parked: list[tuple[State, Parked]] = []
         self._tokens: set[int] = set()
 
     def succeeded(self, state: State, outcome: Succeeded) -> RunStatus:
@@ -200,6 +209,14 @@ class Settlement:
             state = state._replace(attempts=state.attempts - 1, owner=None, started_at=None)
         return self._wait(state, 0, failure)
 
+    def parked(self, state: State, outcome: Parked) -> RunStatus:
+        """The run waits for others, unless somebody asked for its end."""
+        self._tokens.add(outcome.token)
+        if state.cancel_reason is not None:
+            return self._end(state, RunStatus.CANCELLED, Failure("", state.cancel_reason))
+        self._parked.append((state, outcome))
+        return RunStatus.RUNNING if outcome.seat is None else RunStatus.PENDING
+
     def cancel_pending(self, state: State, reason: str) -> None:
         """The run ends before it was tried (again)."""
         self._end(state, RunStatus.CANCELLED, Failure("", reason))
@@ -214,12 +231,23 @@ class Settlement:
             connection.executemany(_ATTEMPT, self._attempts)
         for run_id, attempt, entries in self._logs:
             run_logs.keep(connection, run_id, attempt, entries)
+        for state, outcome in self._parked:
+            pipelines.park(connection, outcome, state.started_at, self._now)
         if self._tokens:
             connection.execute(_EMPTY_LEASES, (json.dumps(sorted(self._tokens)),))
         if self._dead:
             dead_letters.bury(connection, self._dead, self._now)
-        if self._ended and followers:
-            enqueue_followers(connection, [row[:2] for row in self._ended], followers, self._now)
+        if self._ended:
+            self._tell(connection, followers)
+
+    def _tell(self, connection: sqlite3.Connection, followers: Sequence[Follower]) -> None:
+        """Let those know who wait for runs that have ended."""
+        ended = [row[:2] for row in self._ended]
+        left = pipelines.settle(connection, ended)
+        if left:
+            cancel_all(connection, left, "the run that it is a step of has ended", self._now, followers)
+        if followers:
+            enqueue_followers(connection, ended, followers, self._now)
 
     def _write_ended(self, connection: sqlite3.Connection) -> None:
         connection.execute(
@@ -278,4 +306,5 @@ _SETTLE: Mapping[type[Outcome], Callable[[Settlement, State, Any], RunStatus]] =
     Lost: Settlement.lost,
     Cancelled: Settlement.cancelled,
     Released: Settlement.released,
+    Parked: Settlement.parked,
 }

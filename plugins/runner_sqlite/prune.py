@@ -42,8 +42,9 @@ def _front(connection: sqlite3.Connection, table: str, key: str, moment: str, ol
 def _runs(connection: sqlite3.Connection, runs: int, failed: int, limit: int) -> bool:
     place = counters.value(connection, "pruned_runs")
     rows = connection.execute(
-        "SELECT run_id, created_at, status, finished_at FROM runs LEFT JOIN outcomes USING (run_id) "
-        "WHERE run_id > ? ORDER BY run_id LIMIT ?",
+        "SELECT run_id, created_at, status, finished_at, EXISTS (SELECT 1 FROM steps CROSS JOIN queue "
+        "ON queue.run_id = steps.parent_id WHERE steps.run_id = runs.run_id) "
+        "FROM runs LEFT JOIN outcomes USING (run_id) WHERE run_id > ? ORDER BY run_id LIMIT ?",
         (place, limit),
     ).fetchall()
     old = [row for row in rows if row[1] < max(runs, failed)]
@@ -51,8 +52,9 @@ def _runs(connection: sqlite3.Connection, runs: int, failed: int, limit: int) ->
     (newest,) = connection.execute("SELECT MAX(run_id) FROM runs").fetchone()
     gone = [
         run_id
-        for run_id, _, status, finished_at in old
-        if status is not None and finished_at < (failed if status in ("failed", "dead") else runs) and run_id != newest
+        for run_id, _, status, finished_at, is_needed in old
+        if status is not None and finished_at < (failed if status in ("failed", "dead") else runs)
+        if run_id != newest and not is_needed
     ]
     _delete(connection, gone)
     is_through = len(old) < limit
@@ -63,7 +65,7 @@ def _runs(connection: sqlite3.Connection, runs: int, failed: int, limit: int) ->
 def _delete(connection: sqlite3.Connection, run_ids: list[int]) -> None:
     if not run_ids:
         return
-    for table in ("runs", "outcomes", "attempts", "run_logs", "dead_letters"):
+    for table in ("runs", "outcomes", "attempts", "run_logs", "dead_letters", "plans", "pipelines", "steps"):
         connection.execute(
             f"DELETE FROM {table} WHERE run_id IN (SELECT value FROM json_each(?))", (json.dumps(run_ids),)
         )

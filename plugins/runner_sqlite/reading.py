@@ -14,7 +14,12 @@ from runner.runs import LIVE, RunStatus
 from runner_sqlite import dead_letters, slots
 from runner_sqlite.moments import from_number, or_none, to_number
 
-_STATUS = "CASE WHEN o.status IS NOT NULL THEN o.status WHEN q.token IS NOT NULL THEN 'running' ELSE 'pending' END"
+_BEGUN = "(SELECT started_at FROM pipelines p WHERE p.run_id = r.run_id)"
+"""When a run began that waits for others: it is running as long as it is live."""
+_STATUS = (
+    "CASE WHEN o.status IS NOT NULL THEN o.status "
+    f"WHEN q.token IS NOT NULL OR {_BEGUN} IS NOT NULL THEN 'running' ELSE 'pending' END"
+)
 _COLUMNS = {
     **{
         name: f"r.{name}"
@@ -28,11 +33,13 @@ _COLUMNS = {
     "status": _STATUS,
     "run_at": "COALESCE(q.run_at, r.run_at)",
     "result_size": "o.result_size",
-    "started_at": "COALESCE(o.started_at, l.claimed_at, a.started_at)",
+    "started_at": f"COALESCE({_BEGUN}, o.started_at, l.claimed_at, a.started_at)",
     "finished_at": "o.finished_at",
     "owner": "COALESCE(o.owner, l.owner, a.owner)",
     "lease_until": "l.lease_until",
     "cancel_requested": "q.cancel_reason IS NOT NULL",
+    "step": "(SELECT step FROM steps s WHERE s.run_id = r.run_id)",
+    "item": "(SELECT item FROM steps s WHERE s.run_id = r.run_id AND is_item)",
 }
 """Where each field of a Run comes from."""
 _MOMENTS = ("run_at", "slot", "created_at", "started_at", "finished_at", "lease_until")
@@ -145,7 +152,11 @@ def tail(connection: sqlite3.Connection, filter: RunFilter, after: int | None, l
 def why(connection: sqlite3.Connection, run_id: int, now: int) -> Why:
     """See RunStore.why."""
     whole = run(connection, run_id)
-    children = connection.execute("SELECT run_id FROM runs WHERE parent_id = ? ORDER BY run_id", (run_id,)).fetchall()
+    children = connection.execute(
+        "SELECT run_id FROM runs r WHERE parent_id = ? "
+        "AND NOT EXISTS (SELECT 1 FROM steps s WHERE s.run_id = r.run_id) ORDER BY run_id",
+        (run_id,),
+    ).fetchall()
     slot = None if whole.slot is None else to_number(whole.slot)
     return Why(
         run=whole,
@@ -164,9 +175,10 @@ def depth(connection: sqlite3.Connection, namespace: str | None, queues: frozens
         "(:namespace IS NULL OR namespace = :namespace) AND "
         "(:queues IS NULL OR {} IN (SELECT value FROM json_each(:queues)))"
     )
+    # ready = 2 waits for other runs: it is not counted, as those are.
     ready, waiting, running, oldest = connection.execute(
-        "SELECT COALESCE(SUM(token IS NULL AND run_at <= :now), 0), COALESCE(SUM(token IS NULL AND run_at > :now), 0), "
-        "COUNT(token), MIN(CASE WHEN token IS NULL AND run_at <= :now THEN run_at END) "
+        "SELECT COALESCE(SUM(ready < 2 AND run_at <= :now), 0), COALESCE(SUM(ready < 2 AND run_at > :now), 0), "
+        "COUNT(token), MIN(CASE WHEN ready < 2 AND run_at <= :now THEN run_at END) "
         f"FROM queue WHERE queue_id IN (SELECT queue_id FROM queues WHERE {among.format('name')})",
         wanted,
     ).fetchone()
@@ -195,6 +207,8 @@ def _conditions(filter: RunFilter, before: int | None, first: str) -> Iterator[t
             yield "o.status <> 'succeeded'", ()  # says to SQLite that the index of these will do
         status = "o.status" if first == "o" else _STATUS
         yield f"{status} IN ({marks})", sorted(status.value for status in filter.statuses)
+    if filter.is_step is not None:
+        yield f"{'' if filter.is_step else 'NOT '}EXISTS (SELECT 1 FROM steps s WHERE s.run_id = r.run_id)", ()
     if filter.created_from is not None:
         yield "r.created_at >= ?", (to_number(filter.created_from),)
     if filter.created_before is not None:
@@ -215,7 +229,7 @@ def _run(row: Sequence[Any]) -> Run:
 
 def _latest(run: Run) -> Iterator[Attempt]:
     """The attempt that is in no table of attempts: it runs, or has succeeded."""
-    if run.status not in (RunStatus.RUNNING, RunStatus.SUCCEEDED):
+    if run.status is not RunStatus.SUCCEEDED and run.lease_until is None:
         return
     assert run.started_at is not None
     yield Attempt(
@@ -234,7 +248,7 @@ def _latest(run: Run) -> Iterator[Attempt]:
 
 def _ahead(connection: sqlite3.Connection, run_id: int, now: int) -> int:
     row = connection.execute(
-        "SELECT queue_id, priority, run_at FROM queue WHERE run_id = ? AND token IS NULL AND run_at <= ?", (run_id, now)
+        "SELECT queue_id, priority, run_at FROM queue WHERE run_id = ? AND ready < 2 AND run_at <= ?", (run_id, now)
     ).fetchone()
     if row is None:
         return 0

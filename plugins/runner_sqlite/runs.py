@@ -25,8 +25,8 @@ from runner.ledger import (
 )
 from runner.models import LogEntry
 from runner.run_store import Changes, RunStore
-from runner.runs import Claim, Claimant, Enqueued, Follower, NewRun, Outcome, Renewal, RunStatus
-from runner_sqlite import counters, dead_letters, leases, reading, run_logs, slots
+from runner.runs import Claim, Claimant, Enqueued, Follower, NewRun, Outcome, Parked, Renewal, RunStatus, StepEnded
+from runner_sqlite import counters, dead_letters, leases, pipelines, reading, run_logs, slots
 from runner_sqlite.bell import Bell
 from runner_sqlite.connection import Store
 from runner_sqlite.enqueue import accept, check
@@ -78,6 +78,7 @@ class SqliteRunStore(RunStore):
 
     def finish(self, outcomes: Sequence[Outcome], *, now: datetime) -> list[RunStatus | None]:
         """See RunStore.finish."""
+        _check_steps(outcomes)
         moment, followers = to_number(now), self._followers
         return self._do(lambda connection: finish(connection, outcomes, moment, followers))
 
@@ -85,6 +86,7 @@ class SqliteRunStore(RunStore):
         self, outcomes: Sequence[Outcome], claimant: Claimant, limit: int, *, now: datetime
     ) -> tuple[list[RunStatus | None], list[Claim]]:
         """See RunStore.finish_and_claim."""
+        _check_steps(outcomes)
         moment, followers = to_number(now), self._followers
 
         def both(connection: sqlite3.Connection) -> tuple[list[RunStatus | None], list[Claim]]:
@@ -133,6 +135,30 @@ class SqliteRunStore(RunStore):
         """See RunStore.follow."""
         check(follower.run for follower in followers)
         self._followers = tuple(followers)
+
+    # Runs that wait for others
+
+    def plan(self, run_id: int) -> bytes:
+        """See RunStore.plan."""
+        return self._look(lambda connection: pipelines.plan(connection, run_id))
+
+    def state(self, run_id: int) -> bytes:
+        """See RunStore.state."""
+        return self._look(lambda connection: pipelines.state(connection, run_id))
+
+    def steps_ended(self, run_id: int, *, after: int = 0, limit: int = 1000) -> list[StepEnded]:
+        """See RunStore.steps_ended."""
+        return self._look(lambda connection: pipelines.steps_ended(connection, run_id, after, limit))
+
+    def step_outputs(
+        self, run_ids: Sequence[int], step: str, *, after: int = -1, limit: int = 1000
+    ) -> list[tuple[int, bytes]]:
+        """See RunStore.step_outputs."""
+        return self._look(lambda connection: pipelines.step_outputs(connection, run_ids, step, after, limit))
+
+    def step_items(self, run_ids: Sequence[int], step: str, *, after: int = -1, limit: int = 1000) -> list[int]:
+        """See RunStore.step_items."""
+        return self._look(lambda connection: pipelines.step_items(connection, run_ids, step, after, limit))
 
     # What people ask for
 
@@ -291,3 +317,9 @@ class SqliteRunStore(RunStore):
             raise
         except (ValueError, TypeError, KeyError, AssertionError) as error:
             raise damaged(self._store.path, error) from error
+
+
+def _check_steps(outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome, Parked):
+            check(outcome.children, are_steps=True)

@@ -6,11 +6,11 @@ import itertools
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
-from runner.errors import InputTooLarge, RunConflict, UsageError
+from runner.errors import RunConflict
 from runner.ledger import Attempt, AttemptStatus, TopicMessage
 from runner.models import LogEntry
 from runner.run_store import RunStore
@@ -18,7 +18,6 @@ from runner.runs import (
     CLAIM_BYTES,
     LIVE,
     LOST_IN_A_ROW,
-    MAX_PAYLOAD_BYTES,
     Cancelled,
     Claim,
     Claimant,
@@ -30,12 +29,14 @@ from runner.runs import (
     NewRun,
     OnConflict,
     Outcome,
+    Parked,
     Released,
     Renewal,
     Retry,
     RunStatus,
     Succeeded,
 )
+from runner.testing.memory_steps import check, check_steps, fill_seats, park, tell
 from runner.testing.memory_views import Kept, PipeChanges, cut
 
 
@@ -52,6 +53,7 @@ class MemoryRoad(RunStore):
         self._newest = self._claims = self._told = 0
         self._places = itertools.count(1)
         self._waiters: list[PipeChanges] = []
+        self._left: list[Kept] = []
 
     @contextmanager
     def _change(self) -> Iterator[None]:
@@ -101,10 +103,12 @@ class MemoryRoad(RunStore):
     def claim(self, claimant: Claimant, limit: int, *, now: datetime) -> list[Claim]:
         """See RunStore.claim."""
         with self._change():
-            for kept in self._running():
-                if kept.lease_until is not None and kept.lease_until <= now:
-                    self._counters["leases_taken_over"] += 1
+            for held in self._by_token(k for k in self._running() if k.lease_until and k.lease_until <= now):
+                self._counters["leases_taken_over"] += len(held)
+                for kept in held:
+                    assert kept.lease_until is not None
                     self._lose(kept, f"the lease of {kept.owner} ran out at {kept.lease_until.isoformat()}", now)
+                self._cancel_left(now)
             chosen = self._choose(claimant, limit, now)
             self._claims += bool(chosen)
             return [self._lease(kept, claimant, now) for kept in chosen]
@@ -115,7 +119,7 @@ class MemoryRoad(RunStore):
         chosen: list[Kept] = []
         for kept in self._live():
             kept.is_delayed = kept.is_delayed and kept.run_at > now
-        due = (k for k in self._live() if k.status is RunStatus.PENDING and not k.is_delayed)
+        due = (k for k in self._live() if k.status is RunStatus.PENDING and not k.is_delayed and not k.waits)
         for kept in sorted(due, key=lambda kept: kept.order):
             queue = kept.new.queue
             if kept.new.namespace != claimant.namespace or running[queue] >= claimant.limits.get(queue, 2**63):
@@ -138,13 +142,16 @@ class MemoryRoad(RunStore):
         return Claim(
             *(kept.run_id, kept.token, kept.attempts, kept.failures, new.namespace, new.job, new.function),
             *(new.function_version, new.payload, new.queue, new.retry_count, new.trigger_type, new.trigger),
-            *(new.slot, new.dlq_topic),
+            *(new.slot, new.dlq_topic, new.parent_id, new.step, new.item, kept.state),
         )
 
     def finish(self, outcomes: Sequence[Outcome], *, now: datetime) -> list[RunStatus | None]:
         """See RunStore.finish."""
+        check_steps(outcomes)
         with self._change():
-            return [self._finish(outcome, now) for outcome in outcomes]
+            statuses = [self._finish(outcome, now) for outcome in outcomes]
+            self._cancel_left(now)
+            return statuses
 
     def finish_and_claim(
         self, outcomes: Sequence[Outcome], claimant: Claimant, limit: int, *, now: datetime
@@ -164,6 +171,8 @@ class MemoryRoad(RunStore):
             return None
         if isinstance(outcome, Released):
             return self._release(kept, outcome, now)
+        if isinstance(outcome, Parked):
+            return self._park(kept, outcome, now)
         kept.keep_logs(list(outcome.logs), self._places)
         kept.duration_ms, kept.memory_peak_bytes = outcome.duration_ms, outcome.memory_peak_bytes
         if isinstance(outcome, Succeeded):
@@ -189,6 +198,17 @@ class MemoryRoad(RunStore):
         else:
             kept.forget_attempt()
         return self._wait(kept, now)
+
+    def _park(self, kept: Kept, outcome: Parked, now: datetime) -> RunStatus:
+        if kept.cancel_reason is not None:
+            kept.message, kept.duration_ms, kept.memory_peak_bytes = kept.cancel_reason, 0.0, 0
+            return self._end(kept, RunStatus.CANCELLED, now)
+        stands = park(kept, outcome, kept.started_at)
+        for child in outcome.children:
+            self._accept(child._replace(parent_id=kept.run_id), now)
+        if stands and kept.seat is not None:
+            fill_seats(self._runs, kept.new.namespace, kept.seat[0])
+        return RunStatus.RUNNING if outcome.seat is None else RunStatus.PENDING
 
     def _lose(self, kept: Kept, reason: str, now: datetime) -> RunStatus:
         kept.duration_ms, kept.memory_peak_bytes = 0.0, 0
@@ -233,6 +253,14 @@ class MemoryRoad(RunStore):
 
     def _end(self, kept: Kept, status: RunStatus, now: datetime) -> RunStatus:
         kept.status, kept.finished_at, kept.lease_until = status, now, None
+        kept.run_at = kept.new.run_at or kept.created_at
+        self._left.append(kept)
+        if kept.seat is not None:
+            name, kept.seat = kept.seat[0], None
+            fill_seats(self._runs, kept.new.namespace, name)
+        parent = self._runs.get(kept.new.parent_id or 0)
+        if kept.new.step is not None and parent is not None:
+            tell(parent, [kept])
         if status is RunStatus.DEAD:
             self._letters[kept.run_id] = kept
             if kept.new.dlq_topic is not None:
@@ -242,10 +270,27 @@ class MemoryRoad(RunStore):
                 message = {name: facts[name] for name in (*names, "attempts", "failed_at")}
                 self._tell(kept.new.dlq_topic, json.dumps(message).encode(), now, kept.run_id)
         for job, statuses, run in self._followers:
-            if (job, run.namespace) == (kept.new.job, kept.new.namespace) and status in statuses:
+            ours = (job, run.namespace) == (kept.new.job, kept.new.namespace) and kept.new.step is None
+            if ours and status in statuses:
                 payload = json.dumps({"run_id": kept.run_id, "job": job, "status": status.value}).encode()
                 self._accept(run._replace(parent_id=kept.run_id, payload=payload), now)
         return status
+
+    def _cancel_left(self, now: datetime) -> None:
+        """Cancel the steps that are live of runs that have ended."""
+        while self._left:
+            parent = self._left.pop(0)
+            steps = (k for k in self._live() if k.new.step is not None and k.new.parent_id == parent.run_id)
+            for kept in steps:
+                self._ask(kept, "the run that it is a step of has ended", now)
+
+    def _ask(self, kept: Kept, reason: str, now: datetime) -> None:
+        """Cancel a live run at once if it is pending, or else ask its owner to."""
+        if kept.status is RunStatus.PENDING:
+            kept.message, kept.duration_ms, kept.memory_peak_bytes = reason, 0.0, 0
+            self._end(kept, RunStatus.CANCELLED, now)
+        elif kept.cancel_reason is None:
+            kept.cancel_reason = reason
 
     def renew(self, held: Sequence[tuple[int, int]], *, until: datetime) -> Renewal:
         """See RunStore.renew."""
@@ -283,19 +328,19 @@ class MemoryRoad(RunStore):
     def take_back(self, owner: str, reason: str, *, now: datetime) -> int:
         """See RunStore.take_back."""
         with self._change():
-            theirs = [kept for kept in self._running() if kept.owner == owner]
-            for kept in theirs:
-                self._lose(kept, f"{owner} is gone: {reason}", now)
-            return len(theirs)
+            count = 0
+            for held in self._by_token(kept for kept in self._running() if kept.owner == owner):
+                for kept in held:
+                    self._lose(kept, f"{owner} is gone: {reason}", now)
+                self._cancel_left(now)
+                count += len(held)
+            return count
+
+    @staticmethod
+    def _by_token(runs: Iterable[Kept]) -> list[list[Kept]]:
+        ordered = sorted(runs, key=lambda kept: (kept.token, kept.run_id))
+        return [list(held) for _, held in itertools.groupby(ordered, key=lambda kept: kept.token)]
 
     def _tell(self, topic: str, payload: bytes, now: datetime, run_id: int | None = None) -> None:
         self._told += 1
         self._messages.append(TopicMessage(self._told, topic, payload, now, run_id))
-
-
-def check(run: NewRun) -> None:
-    """Raise for a run that cannot be accepted."""
-    if len(run.payload) > MAX_PAYLOAD_BYTES:
-        raise InputTooLarge(len(run.payload), MAX_PAYLOAD_BYTES)
-    if run.function is not None and run.function_version < 1:
-        raise UsageError(f"a run of {run.function!r} must pin its version, got {run.function_version}")

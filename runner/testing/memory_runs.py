@@ -25,8 +25,10 @@ from runner.ledger import (
 )
 from runner.models import TriggerType
 from runner.run_store import Changes
-from runner.runs import Enqueued, Follower, NewRun, OnConflict, RunStatus
-from runner.testing.memory_road import MemoryRoad, check
+from runner.runs import LIVE, Enqueued, Follower, NewRun, OnConflict, RunStatus, StepEnded
+from runner.testing import memory_steps
+from runner.testing.memory_road import MemoryRoad
+from runner.testing.memory_steps import check
 from runner.testing.memory_views import Kept, PipeChanges, passes
 
 
@@ -61,17 +63,44 @@ class MemoryRunStore(MemoryRoad):
             check(follower.run)
         self._followers = tuple(followers)
 
+    # Runs that wait for others
+
+    def plan(self, run_id: int) -> bytes:
+        """See RunStore.plan."""
+        with self._lock:
+            return self._get(run_id).new.plan
+
+    def state(self, run_id: int) -> bytes:
+        """See RunStore.state."""
+        with self._lock:
+            return self._get(run_id).state
+
+    def steps_ended(self, run_id: int, *, after: int = 0, limit: int = 1000) -> list[StepEnded]:
+        """See RunStore.steps_ended."""
+        with self._lock:
+            return memory_steps.ended(self._runs[run_id], after, limit) if run_id in self._runs else []
+
+    def step_outputs(
+        self, run_ids: Sequence[int], step: str, *, after: int = -1, limit: int = 1000
+    ) -> list[tuple[int, bytes]]:
+        """See RunStore.step_outputs."""
+        with self._lock:
+            return memory_steps.outputs(self._runs, run_ids, step, after, limit)
+
+    def step_items(self, run_ids: Sequence[int], step: str, *, after: int = -1, limit: int = 1000) -> list[int]:
+        """See RunStore.step_items."""
+        with self._lock:
+            return memory_steps.items(self._runs, run_ids, step, after, limit)
+
     # What people ask for
 
     def cancel(self, run_id: int, reason: str, *, now: datetime) -> RunStatus:
         """See RunStore.cancel."""
         with self._change():
             kept = self._get(run_id)
-            if kept.status is RunStatus.PENDING:
-                kept.message, kept.duration_ms, kept.memory_peak_bytes = reason, 0.0, 0
-                return self._end(kept, RunStatus.CANCELLED, now)
-            if kept.status is RunStatus.RUNNING and kept.cancel_reason is None:
-                kept.cancel_reason = reason
+            if kept.status in LIVE:
+                self._ask(kept, reason, now)
+                self._cancel_left(now)
             return kept.status
 
     def rerun(self, run_id: int, *, now: datetime) -> Enqueued:
@@ -86,7 +115,9 @@ class MemoryRunStore(MemoryRoad):
             return made
 
     def _again(self, kept: Kept, now: datetime) -> Enqueued:
-        copy = kept.new._replace(trigger_type=TriggerType.JOB, trigger=None, slot=None, parent_id=kept.run_id)
+        copy = kept.new._replace(
+            trigger_type=TriggerType.JOB, trigger=None, slot=None, parent_id=kept.run_id, step=None, item=None
+        )
         return self._accept(copy._replace(run_at=None), now)
 
     def _get(self, run_id: int) -> Kept:
@@ -144,15 +175,17 @@ class MemoryRunStore(MemoryRoad):
         with self._lock:
             kept = self._get(run_id)
             entry = self._slots.get((kept.new.trigger or "", kept.new.slot or now))
-            is_due = kept.status is RunStatus.PENDING and kept.run_at <= now
-            others = (k for k in self._live() if k.status is RunStatus.PENDING and k.run_at <= now)
+            is_due = kept.status is RunStatus.PENDING and kept.run_at <= now and not kept.waits
+            others = (k for k in self._live() if k.status is RunStatus.PENDING and k.run_at <= now and not k.waits)
             place = (kept.new.namespace, kept.new.queue)
             return Why(
                 run=kept.show(),
                 attempts=tuple(kept.show_attempts()),
                 slot=entry if entry is not None and entry.run_id == run_id else None,
                 dead_letter=self._letters[run_id].show_letter() if run_id in self._letters else None,
-                children=tuple(k.run_id for k in self._runs.values() if k.new.parent_id == run_id),
+                children=tuple(
+                    k.run_id for k in self._runs.values() if k.new.parent_id == run_id and k.new.step is None
+                ),
                 ahead=sum(is_due and (k.new.namespace, k.new.queue) == place and k.order < kept.order for k in others),
             )
 
@@ -163,7 +196,7 @@ class MemoryRunStore(MemoryRoad):
             return namespace in (None, new.namespace) and (queues is None or new.queue in queues)
 
         with self._lock:
-            ours = [kept for kept in self._live() if is_wanted(kept.new)]
+            ours = [kept for kept in self._live() if is_wanted(kept.new) and not kept.waits]
             letters = [kept for kept in self._letters.values() if is_wanted(kept.new)]
         pending = [kept.run_at for kept in ours if kept.status is RunStatus.PENDING]
         ready = [moment for moment in pending if moment <= now]

@@ -44,11 +44,28 @@ class Kept:
     output: bytes | None = None
     duration_ms: float = 0.0
     memory_peak_bytes: int = 0
+    begun_at: datetime | None = None
+    """When a run began that waits for others."""
+    state: bytes = b""
+    waits: bool = False
+    """Whether it is Parked, and not to be claimed."""
+    wake_at: int | None = None
+    """How many of its children have to have ended; None unless it waits for that."""
+    seat: tuple[str, int] | None = None
+    sits: bool = False
+    ended: list[Kept] = field(default_factory=list)
+    """Its children that have ended, in that order."""
 
     @property
     def order(self) -> tuple[int, datetime, int]:
         """Its place among the runs of its queue that are due."""
         return -self.new.priority, self.run_at, self.run_id
+
+    @property
+    def shown_status(self) -> RunStatus:
+        """A run that waits for others is running as long as it is live, once it has begun."""
+        begun = self.begun_at is not None and self.status is RunStatus.PENDING
+        return RunStatus.RUNNING if begun else self.status
 
     def show(self) -> Run:
         """The run as the contract has it."""
@@ -56,9 +73,11 @@ class Kept:
         return Run(
             **{name: getattr(new, name) for name in ("namespace", "job", "function", "function_version", "queue")},
             **{name: getattr(new, name) for name in ("priority", "unique_key", "trigger_type", "trigger", "slot")},
-            **{name: getattr(new, name) for name in ("parent_id", "retry_count", "dlq_topic")},
-            **{name: getattr(self, name) for name in ("run_id", "status", "run_at", "attempts", "failures", "owner")},
-            **{name: getattr(self, name) for name in ("lost_in_a_row", "progress", "created_at", "started_at")},
+            **{name: getattr(new, name) for name in ("parent_id", "retry_count", "dlq_topic", "step", "item")},
+            **{name: getattr(self, name) for name in ("run_id", "run_at", "attempts", "failures", "owner")},
+            **{name: getattr(self, name) for name in ("lost_in_a_row", "progress", "created_at")},
+            status=self.shown_status,
+            started_at=self.begun_at or self.started_at,
             **{name: getattr(self, name) for name in ("finished_at", "error_class", "message", "duration_ms")},
             memory_peak_bytes=self.memory_peak_bytes,
             lease_until=self.lease_until,
@@ -77,7 +96,7 @@ class Kept:
             number=self.attempts,
             status=AttemptStatus(self.status.value),
             owner=self.owner or "",
-            started_at=self.started_at,
+            started_at=self.begun_at or self.started_at,
             finished_at=self.finished_at,
             function_version=self.new.function_version,
             duration_ms=self.duration_ms if self.finished_at else 0.0,
@@ -131,7 +150,8 @@ def passes(kept: Kept, filter: RunFilter) -> bool:
         if wanted is not None and wanted != getattr(new, name):
             return False
     return (
-        (filter.statuses is None or kept.status in filter.statuses)
+        (filter.statuses is None or kept.shown_status in filter.statuses)
+        and (filter.is_step is None or filter.is_step is (new.step is not None))
         and (filter.created_from is None or kept.created_at >= filter.created_from)
         and (filter.created_before is None or kept.created_at < filter.created_before)
     )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 from runner.run_store import RunStore
-from runner.runs import Claim, Claimant, Dead, Enqueued, Failure, NewRun, Succeeded
+from runner.runs import Claim, Claimant, Dead, Enqueued, Failure, NewRun, Parked, Succeeded
 
 START = datetime(2027, 3, 14, 9, 26, 53, 589793, tzinfo=timezone.utc)
 BOOM = Failure("Trapped", "trapped: boom", "the last words\n")
@@ -37,6 +37,16 @@ def claimant(owner: str = "one", **settings: Any) -> Claimant:
 def succeeded(claim: Claim, output: bytes = b"out", **settings: Any) -> Succeeded:
     """The claim ended well."""
     return Succeeded(claim.run_id, claim.token, output, **settings)
+
+
+def step(name: str, item: int | None = None, **settings: Any) -> NewRun:
+    """A NewRun that is a step."""
+    return new("nightly", step=name, item=item, **settings)
+
+
+def parked(claim: Claim, *children: NewRun, **settings: Any) -> Parked:
+    """The claim waits for children."""
+    return Parked(claim.run_id, claim.token, **{"state": b"state", **settings}, children=children)
 
 
 class Bench:

@@ -42,17 +42,19 @@ class RoadSuite(Bench):
             retry_count=2,
             dlq_topic="clean.dead",
             function_version=4,
+            plan=b"{}",
         )
         (run_id,) = self.enqueue(store, run)
         kept = store.get(run_id)
         for name, value in run._asdict().items():
-            if name not in ("payload", "on_conflict"):
+            if name not in ("payload", "on_conflict", "plan"):
                 assert getattr(kept, name) == value, name
         assert (kept.status, kept.payload_size, kept.created_at) == (RunStatus.PENDING, 256, START)
         assert (kept.attempts, kept.failures, kept.progress, kept.result_size) == (0, 0, 0, None)
         assert (kept.started_at, kept.finished_at, kept.owner, kept.lease_until) == (None, None, None, None)
         assert store.payload(run_id) == bytes(range(256))
         assert store.result(run_id) is None
+        assert (store.plan(run_id), store.state(run_id)) == (b"{}", b"")
         claim = self.claim_one(store, seconds=60)
         assert (claim.run_id, claim.attempt, claim.failures, claim.payload) == (run_id, 1, 0, bytes(range(256)))
         for name in ("namespace", "job", "function", "function_version", "queue", "retry_count", "trigger_type"):
@@ -66,7 +68,7 @@ class RoadSuite(Bench):
         assert store.enqueue([], now=START) == []
 
     def test_an_unknown_run(self, store: RunStore) -> None:
-        for ask in (store.get, store.payload, store.result, store.attempts, store.logs):
+        for ask in (store.get, store.payload, store.result, store.attempts, store.logs, store.plan, store.state):
             with pytest.raises(RunNotFound, match="no run 99"):
                 ask(99)
         with pytest.raises(RunNotFound):
