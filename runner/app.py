@@ -35,6 +35,7 @@ from runner.jobskeys import AUTO_EXECUTOR
 from runner.loading import load
 from runner.models import Function, InvocationContext, InvocationResult, LogEntry
 from runner.plugins import Plugins
+from runner.purity import check_pure
 from runner.reports import JobReport, Registered
 
 if TYPE_CHECKING:
@@ -250,9 +251,13 @@ class Runner:
             before: Function | None = self.registry.get(self.config.namespace, name)
         except FunctionNotFound:
             before = None
-        new = before is None or before.wasm_cid != wasm_modules.content_id(wasm)
+        pure = configured.definition.pure
+        new = before is None or (before.wasm_cid, before.pure) != (wasm_modules.content_id(wasm), pure)
         if new and self.plugins.catalogue.takes_wasm(configured.executor.name):
-            wasm_modules.entry_point(wasm_modules.inspect(wasm))  # what can never run is not registered
+            module = wasm_modules.inspect(wasm)
+            wasm_modules.entry_point(module)  # what can never run is not registered
+            if pure:
+                check_pure(module)
         previous = self.registry.register(configured.definition, wasm, source_cid=source_cid)
         function = self.registry.get(self.config.namespace, name)
         changed = before is None or before.id != function.id

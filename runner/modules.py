@@ -6,6 +6,7 @@ from runner import wasm
 from runner.config import Config, FunctionConfig
 from runner.errors import InvalidModule, Problem
 from runner.plugins import Providers
+from runner.purity import check_pure
 from runner.workers.executor import TABLE_LIMIT
 
 
@@ -28,6 +29,8 @@ def _problem(function: FunctionConfig) -> str:
         data = function.wasm.read_bytes()
         module = wasm.inspect(data)
         wasm.entry_point(module)
+        if function.definition.pure:
+            check_pure(module)
         wasm.cap(data, module, memory_limit_mb=function.definition.memory_limit_mb, table_limit=TABLE_LIMIT)
     except InvalidModule as error:
         return str(error)
