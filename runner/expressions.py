@@ -62,6 +62,27 @@ class Condition(NamedTuple):
             yield from (one for one in (side if isinstance(side, list) else [side]) if isinstance(one, Lookup))
 
 
+class Raw:
+    """A value that is JSON text, parsed when a look-up goes into it and else passed on as it is."""
+
+    __slots__ = ("_value", "place", "text")
+
+    def __init__(self, text: bytes, place: str) -> None:
+        """`place` names it in messages."""
+        self.text, self.place = text, place
+        self._value: tuple[Any] | None = None
+
+    def value(self) -> Any:
+        """The value. Raises LookupFailed when it is no JSON."""
+        if self._value is None:
+            try:
+                self._value = (json.loads(self.text, parse_constant=_refuse_constant),)
+            except (ValueError, RecursionError) as error:
+                begin = f"; it begins with {self.text[:40]!r}" if self.text else ", it is empty"
+                raise LookupFailed(f"{self.place} is no JSON ({error or 'nested too deeply'}){begin}") from error
+        return self._value[0]
+
+
 Part = str | Lookup
 
 
@@ -123,14 +144,36 @@ def fill(value: Any, scope: Mapping[str, Any], where: str) -> Any:
 
 
 def find(lookup: Lookup, scope: Mapping[str, Any], where: str) -> Any:
-    """What a look-up finds. Raises LookupFailed."""
+    """What a look-up finds; what is Raw and meant as a whole stays Raw. Raises LookupFailed."""
     found: Any = scope
-    for depth, key in enumerate(lookup.path):
-        reason = _missing(found, key, _shown(lookup.path[:depth]))
-        if reason:
-            raise LookupFailed(f"{where}: ${{{{ {lookup.text} }}}}: {reason}")
-        found = found[key]
+    try:
+        for depth, key in enumerate(lookup.path):
+            found = plain(found)
+            reason = _missing(found, key, _shown(lookup.path[:depth]))
+            if reason:
+                raise LookupFailed(reason)
+            found = found[key]
+    except LookupFailed as error:
+        raise LookupFailed(f"{where}: ${{{{ {lookup.text} }}}}: {error}") from None
     return found
+
+
+def plain(value: Any) -> Any:
+    """The value, parsed if it is Raw. Raises LookupFailed."""
+    return value.value() if isinstance(value, Raw) else value
+
+
+def encode(value: Any) -> bytes:
+    """A JSON value, in which anything may be Raw, as compact JSON. Raises LookupFailed for what is none."""
+    if isinstance(value, Raw):
+        value.value()
+        return value.text.strip()
+    try:
+        return _dump(value)
+    except TypeError:  # there is Raw in it
+        if isinstance(value, Mapping):
+            return b"{%s}" % b",".join(b"%s:%s" % (_dump(name), encode(item)) for name, item in value.items())
+        return b"[%s]" % b",".join(map(encode, value))
 
 
 @lru_cache(maxsize=4096)
@@ -186,6 +229,19 @@ def kind(value: Any) -> str:
         if isinstance(value, types):
             return words
     return "a mapping" if isinstance(value, Mapping) else "a list"
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def _dump(value: Any) -> bytes:
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which only an escape can write
+        return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise LookupFailed(f"a value cannot be written as JSON: {error}") from error
 
 
 _FORMS = "write `${{ steps.NAME.output.count }} > 10`, success(), failure() or always()"
@@ -260,7 +316,7 @@ def _item(text: str, place: int) -> tuple[Any, int]:
 
 def _value(operand: Any, scope: Mapping[str, Any], where: str) -> Any:
     if isinstance(operand, Lookup):
-        return find(operand, scope, where)
+        return plain(find(operand, scope, where))
     return [_value(item, scope, where) for item in operand] if isinstance(operand, list) else operand
 
 
@@ -270,7 +326,7 @@ def _same(left: Any, right: Any) -> bool:
 
 
 def _text(lookup: Lookup, scope: Mapping[str, Any], where: str) -> str:
-    found = find(lookup, scope, where)
+    found = plain(find(lookup, scope, where))
     if isinstance(found, str):
         return found
     if isinstance(found, bool | int | float):

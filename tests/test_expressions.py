@@ -11,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner.errors import LookupFailed
-from runner.expressions import Condition, Lookup, fill, find, holds, lookups, parse, parse_condition, sole
+from runner.expressions import (
+    Condition,
+    Lookup,
+    Raw,
+    encode,
+    fill,
+    find,
+    holds,
+    lookups,
+    parse,
+    parse_condition,
+    sole,
+)
 
 SCOPE: dict[str, Any] = {
     "params": {"day": "monday", "limit": 3, "fast": True, "nothing": None, "odd key": "odd"},
@@ -218,3 +230,44 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
             attempt(text)
         except ValueError as error:
             assert str(error)  # noqa: PT017 - both ways are fine
+
+
+# Raw JSON
+
+
+RAW = {"o": Raw(b' {"n": 1.0, "l": [1, {"x": "\xc3\xbc"}]} ', "steps.a.output"), "bad": Raw(b"hello", "steps.b.output")}
+
+
+def test_raw_json_is_passed_on_as_it_is() -> None:
+    assert encode(fill("${{ o }}", RAW, "with")) == b'{"n": 1.0, "l": [1, {"x": "\xc3\xbc"}]}'
+    filled = fill({"a": ["${{ o }}", 2], "ü": "${{ o.l }}"}, RAW, "with")
+    assert encode(filled) == '{"a":[{"n": 1.0, "l": [1, {"x": "ü"}]},2],"ü":[1,{"x":"ü"}]}'.encode()
+    assert json.loads(encode(filled))["a"][0] == RAW["o"].value()
+
+
+def test_raw_json_is_parsed_where_something_in_it_is_meant() -> None:
+    assert fill("${{ o.l[1].x }}/${{ o.n }}", RAW, "with") == "ü/1.0"
+    assert holds(parse_condition("${{ o.n }} == 1"), RAW, "if")
+    assert holds(parse_condition("${{ bad }} == 1"), {"bad": Raw(b"1", "x")}, "if")
+    assert find(Lookup("o", ("o",)), RAW, "with") is RAW["o"]
+
+
+@pytest.mark.parametrize("text", [b"hello", b"", b"NaN", b"\xff", b"[1", b"1 2", b"[" * 100_000])
+def test_what_is_no_json(text: bytes) -> None:
+    raw = Raw(text, "steps.b.output")
+    for attempt in (raw.value, lambda: encode({"a": raw}), lambda: fill("${{ r.x }}", {"r": raw}, "with")):
+        with pytest.raises(LookupFailed, match=r"steps\.b\.output is no JSON"):
+            attempt()
+
+
+def test_what_json_cannot_say() -> None:
+    assert encode({"a": "\ud800"}) == b'{"a":"\\ud800"}'
+    with pytest.raises(LookupFailed, match="cannot be written as JSON"):
+        encode(Raw(b"[1e999]", "x").value())
+
+
+@given(values)
+def test_encoding_with_and_without_raw_is_the_same(value: Any) -> None:
+    text = encode(value)
+    assert json.loads(text) == value
+    assert encode({"k": [value, Raw(text, "x")]}) == b'{"k":[%s,%s]}' % (text, text)
