@@ -51,12 +51,20 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def is_zygote(pid: int) -> bool:
+    """Whether it is one, and no compiler."""
+    with contextlib.suppress(OSError):
+        return b"runner.workers.zygote" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
 class Fleet:
     """The daemons."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._log = (folder / "serve.log").open("ab")
+        self._log_file = folder / "serve.log"
+        self._log = self._log_file.open("ab")
         self.daemons = [self._start() for _ in range(DAEMONS)]
 
     def _start(self, *options: str) -> subprocess.Popen[bytes]:
@@ -64,8 +72,12 @@ class Fleet:
         return subprocess.Popen(command, cwd=self._folder, stdin=subprocess.DEVNULL, stderr=self._log)
 
     def zygotes(self) -> list[int]:
-        """Those of all daemons."""
-        return [child for daemon in self.daemons for child in children(daemon.pid)]
+        """Those of all daemons. Raises SystemExit when one has ended by itself."""
+        for daemon in self.daemons:
+            if daemon.poll() is not None:
+                words = self._log_file.read_text()[-2000:]
+                raise SystemExit(f"a daemon ended with status {daemon.returncode}; the log ends so:\n{words}")
+        return [child for daemon in self.daemons for child in children(daemon.pid) if is_zygote(child)]
 
     def workers(self) -> list[int]:
         """Those of all daemons."""
