@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from runner.errors import InvalidInput, InvalidRecord
 from runner.records import Limits
-from runner_files.lines import Records, Rules, Text, in_utf8, split, without_empty
+from runner_files.lines import Records, Rules, Text, has_empty, in_utf8, split, without_empty
 
 QUOTE = b'"'
 
@@ -107,7 +107,7 @@ def rows(text: bytes) -> Records:
     """The rows of a text; empty lines are none."""
     lines = split(text)
     if QUOTE not in text:
-        if b"\n\n" in text or b"\n\r" in text or text[:1] in (b"\r", b"\n"):
+        if has_empty(text):
             return without_empty(lines)
         return Records(records=lines)
     records, starts = [], []

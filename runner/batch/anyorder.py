@@ -27,7 +27,6 @@ class AnyOrder(Engine):
             if not self._output.settle(pending):
                 feed.reopen(pending)
                 continue
-            feed.held -= pending.size
             pending.forget()
             self._written(pending)
         self._pass()

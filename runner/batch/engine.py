@@ -83,24 +83,27 @@ class Engine:
     def _stream(self, execute: Execute) -> None:
         feed, counts = self.feed, self._counts
         popleft = feed.flying.popleft
+        seen = 0
         with _closing(execute(feed.inputs())) as results:
             for output, error, logs, duration_ms, _ in results:
                 pending, index = popleft()
+                seen += 1
                 if output is not None:
                     pending.outputs[index] = output
                     pending.open -= 1
                     pending.size += len(output)
-                    feed.held += len(output)
                 else:
                     assert error is not None
                     feed.failed(pending, index, error)
-                counts.attempts += 1
                 if logs and len(self._logs) < LOG_LINES:
                     self._logs += logs[: LOG_LINES - len(self._logs)]
                 if duration_ms > self._slow_ms:
                     self._slow_ms = counts.note(duration_ms, str(pending.block.place(index)))
                 if not pending.open:
+                    counts.attempts += seen
+                    seen = 0
                     self._settle()
+        counts.attempts += seen
 
     def _settle(self) -> None:
         """Write every block that has no open item, up to the first that has."""
@@ -112,7 +115,6 @@ class Engine:
                 feed.reopen(pending)
                 return
             blocks.popleft()
-            feed.held -= pending.size
             self._written(pending)
 
     def _written(self, pending: Pending) -> None:

@@ -46,8 +46,6 @@ class Feed:
         """Those that are not written yet, in the order of the source."""
         self.flying: deque[tuple[Pending, int]] = deque()
         """What was sent and has no result, in order: the next result is that of the first."""
-        self.held = 0
-        """Bytes that the blocks keep in memory."""
         self._due: list[tuple[float, int, Pending, int]] = []
         self._numbers = itertools.count()
         self._ended = False
@@ -56,6 +54,11 @@ class Feed:
     def waiting(self) -> int:
         """How many records wait for another try."""
         return len(self._due)
+
+    @property
+    def held(self) -> int:
+        """Bytes that the blocks keep in memory."""
+        return sum([pending.size for pending in self.blocks])
 
     @property
     def done(self) -> bool:
@@ -76,12 +79,11 @@ class Feed:
                 self._ended = True
                 continue
             pending = Pending(block, chunked=self._chunked)
-            self.held += pending.size
             self.blocks.append(pending)
             payloads = pending.payloads
-            for index in pending.items():
-                send((pending, index))
-                yield payloads[index]
+            for item in zip(itertools.repeat(pending), pending.items()):  # the first has no end
+                send(item)
+                yield payloads[item[1]]
                 if due:
                     yield from self._tries()
 
@@ -113,9 +115,7 @@ class Feed:
             self._retries.sleep(max(0.0, self._due[0][0] - self._retries.clock()))
 
     def _expand(self, pending: Pending) -> None:
-        before = pending.size
         pending.expand()
-        self.held += pending.size - before
         now = self._retries.clock()
         for index in pending.items():
             self._again(pending, index, now)

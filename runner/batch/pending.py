@@ -67,7 +67,7 @@ class Pending:
 
     def forget(self) -> None:
         """Note that it is written, and give its memory back."""
-        self.written = True
+        self.written, self.size = True, 0
         self.block, self.payloads, self.outputs, self.failures = _GONE, (), [], {}
 
     def _by_record(self) -> None:
