@@ -217,6 +217,10 @@ class RunStore(ABC):
         """What is known about why it ran, waits or failed. Raises RunNotFound."""
 
     @abstractmethod
+    def reuse_facts(self, run_ids: Sequence[int]) -> dict[int, str]:
+        """The `reuse` of the outcomes of those of these runs that have one."""
+
+    @abstractmethod
     def depth(self, namespace: str | None = None, *, queues: frozenset[str] | None = None, now: datetime) -> Depth:
         """How much waits, for one namespace or all, and for some queues or all."""
 

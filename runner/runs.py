@@ -178,6 +178,8 @@ class Succeeded(NamedTuple):
     duration_ms: float = 0.0
     memory_peak_bytes: int = 0
     logs: Sequence[LogEntry] = ()
+    reuse: str = ""
+    """What is to be known later of its result's reuse, as runner.reuse writes it; mostly empty."""
 
 
 class Retry(NamedTuple):

@@ -97,7 +97,15 @@ def _pipelines(db: Database) -> None:
         db.execute(statement)
 
 
-MIGRATIONS: tuple[Callable[[Database], None], ...] = (_functions_and_blobs, _logs, _runs, _rights, _purity, _pipelines)
+def _reuse(db: Database) -> None:
+    # Of runs of pure functions that succeeded, as runner.reuse writes it. In SQL: a rowid is all its key.
+    db.execute("CREATE TABLE reuse (run_id INTEGER PRIMARY KEY, facts TEXT NOT NULL)")
+
+
+MIGRATIONS: tuple[Callable[[Database], None], ...] = (
+    *(_functions_and_blobs, _logs, _runs, _rights, _purity, _pipelines),
+    _reuse,
+)
 """Step n brings a store from schema n - 1 to schema n."""
 
 

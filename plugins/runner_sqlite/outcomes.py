@@ -151,10 +151,11 @@ class Settlement:
         self._dead: list[int] = []
         self._parked: list[tuple[State, Parked]] = []
         self._tokens: set[int] = set()
+        self._reuse: list[tuple[int, str]] = []
 
     def succeeded(self, state: State, outcome: Succeeded) -> RunStatus:
         """The run ends well."""
-        _, token, output, duration_ms, memory_peak_bytes, logs = outcome
+        _, token, output, duration_ms, memory_peak_bytes, logs, reuse = outcome
         run_id, _, attempts, failures, _, _, _, owner, started_at = state
         self._ended.append(
             (
@@ -165,6 +166,8 @@ class Settlement:
         self._tokens.add(token)
         if logs:
             self._logs.append((run_id, attempts, logs))
+        if reuse:
+            self._reuse.append((run_id, reuse))
         return RunStatus.SUCCEEDED
 
     def failed(self, state: State, outcome: Failed) -> RunStatus:
@@ -225,6 +228,8 @@ class Settlement:
         """Write it all."""
         if self._ended:
             self._write_ended(connection)
+        if self._reuse:
+            connection.executemany("INSERT INTO reuse (run_id, facts) VALUES (?, ?)", self._reuse)
         if self._back:
             connection.executemany(_BACK, self._back)
         if self._attempts:

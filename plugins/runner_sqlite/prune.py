@@ -65,7 +65,7 @@ def _runs(connection: sqlite3.Connection, runs: int, failed: int, limit: int) ->
 def _delete(connection: sqlite3.Connection, run_ids: list[int]) -> None:
     if not run_ids:
         return
-    for table in ("runs", "outcomes", "attempts", "run_logs", "dead_letters", "plans", "pipelines", "steps"):
+    for table in ("runs", "outcomes", "attempts", "run_logs", "dead_letters", "plans", "pipelines", "steps", "reuse"):
         connection.execute(
             f"DELETE FROM {table} WHERE run_id IN (SELECT value FROM json_each(?))", (json.dumps(run_ids),)
         )

@@ -168,6 +168,14 @@ def why(connection: sqlite3.Connection, run_id: int, now: int) -> Why:
     )
 
 
+def reuse_facts(connection: sqlite3.Connection, run_ids: Sequence[int]) -> dict[int, str]:
+    """See RunStore.reuse_facts."""
+    rows = connection.execute(
+        "SELECT run_id, facts FROM json_each(?) CROSS JOIN reuse ON run_id = value", (json.dumps(list(run_ids)),)
+    )
+    return dict(rows.fetchall())
+
+
 def depth(connection: sqlite3.Connection, namespace: str | None, queues: frozenset[str] | None, now: int) -> Depth:
     """See RunStore.depth."""
     wanted = {"namespace": namespace, "queues": None if queues is None else json.dumps(sorted(queues)), "now": now}

@@ -205,6 +205,10 @@ class SqliteRunStore(RunStore):
         moment = to_number(now)
         return self._look(lambda connection: reading.why(connection, run_id, moment))
 
+    def reuse_facts(self, run_ids: Sequence[int]) -> dict[int, str]:
+        """See RunStore.reuse_facts."""
+        return self._look(lambda connection: reading.reuse_facts(connection, run_ids))
+
     def depth(self, namespace: str | None = None, *, queues: frozenset[str] | None = None, now: datetime) -> Depth:
         """See RunStore.depth."""
         moment = to_number(now)

@@ -177,6 +177,7 @@ class MemoryRoad(RunStore):
         kept.duration_ms, kept.memory_peak_bytes = outcome.duration_ms, outcome.memory_peak_bytes
         if isinstance(outcome, Succeeded):
             kept.output, kept.progress, kept.lost_in_a_row = bytes(outcome.output), 100, 0
+            kept.reuse = outcome.reuse
             kept.error_class = kept.message = None
             return self._end(kept, RunStatus.SUCCEEDED, now)
         if isinstance(outcome, Cancelled):

@@ -189,6 +189,12 @@ class MemoryRunStore(MemoryRoad):
                 ahead=sum(is_due and (k.new.namespace, k.new.queue) == place and k.order < kept.order for k in others),
             )
 
+    def reuse_facts(self, run_ids: Sequence[int]) -> dict[int, str]:
+        """See RunStore.reuse_facts."""
+        with self._lock:
+            found = {run_id: self._runs[run_id].reuse for run_id in run_ids if run_id in self._runs}
+        return {run_id: facts for run_id, facts in found.items() if facts}
+
     def depth(self, namespace: str | None = None, *, queues: frozenset[str] | None = None, now: datetime) -> Depth:
         """See RunStore.depth."""
 

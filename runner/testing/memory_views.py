@@ -42,6 +42,7 @@ class Kept:
     error_class: str | None = None
     message: str | None = None
     output: bytes | None = None
+    reuse: str = ""
     duration_ms: float = 0.0
     memory_peak_bytes: int = 0
     begun_at: datetime | None = None

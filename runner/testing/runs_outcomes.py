@@ -49,6 +49,17 @@ class OutcomesSuite(Bench):
         assert (attempt.started_at, attempt.finished_at, attempt.output_size) == (at(1), at(2), 5)
         assert (attempt.duration_ms, attempt.memory_peak_bytes, attempt.function_version) == (12.5, 65536, 1)
 
+    def test_what_is_known_of_the_reuse_of_results(self, store: RunStore) -> None:
+        first, second, third, _ = self.enqueue(store, new(), new(), new(), new())
+        one, two, three, _ = self.claim(store)
+        facts = '{"parts": {"input": "ü"}}'
+        outcomes = [succeeded(one, reuse=facts), succeeded(two), Failed(*three[:2], BOOM)]
+        store.finish(outcomes, now=at(1))
+        assert store.reuse_facts([third, second, first, first, 10_000]) == {first: facts}
+        assert store.reuse_facts([]) == {}
+        store.prune(Retention(runs_days=1), now=at(2 * 86400))
+        assert store.reuse_facts([first]) == {}
+
     def test_a_retry_waits_and_counts(self, store: RunStore) -> None:
         (run_id,) = self.enqueue(store, new(retry_count=1, function_version=3))
         claim = self.claim_one(store)
