@@ -83,10 +83,15 @@ class Bench:
         choices: Choices = Choices(),  # noqa: B008
         only_failed: bool = False,
         source_settings: dict[str, Any] | None = None,
+        sink_settings: dict[str, Any] | None = None,
         **keys: Any,
     ) -> BatchReport:
         """Run it once."""
-        plan = self.plan(source, sink, form, sink_form or form, source_settings or {}, keys)
+        ends = (
+            made("sources", form, self.folder, path=source, **(source_settings or {})),
+            made("sinks", sink_form or form, self.folder, path=sink, **(sink_settings or {})),
+        )
+        plan = self.plan(*ends, form, sink, keys)
         parts = Parts(
             execute=self.execute,
             keep_logs=self.logs.extend,
@@ -97,22 +102,18 @@ class Bench:
         )
         return (MergeRun if only_failed else BatchRun)(plan, parts, choices).run()
 
-    def plan(
-        self, source: str, sink: str, form: str, sink_form: str, source_settings: dict[str, Any], keys: dict[str, Any]
-    ) -> Plan:
+    def plan(self, source: Source, sink: Sink, form: str, target: str, keys: dict[str, Any]) -> Plan:
         """What `run` runs."""
         every = keys.pop("every", 5000)
         batch = BatchKeys(
             function="f",
             input=Choice(name=form),
-            output=Choice(name=sink_form),
+            output=Choice(name=form),
             checkpoint=CheckpointKeys(every=every),
             chunk=ChunkKeys(kb=keys.pop("kb", 1), records=keys.pop("records", 1_000_000)),
             **keys,
         )
         on_error: OnErrorKeys = on_error_of(batch)
-        made_source: Source = made("sources", form, self.folder, path=source, **source_settings)
-        made_sink: Sink = made("sinks", sink_form, self.folder, path=sink)
         return Plan(
             job="b",
             partition=None,
@@ -120,10 +121,10 @@ class Bench:
             context=context(),
             keys=batch,
             on_error=on_error,
-            source=made_source,
-            sink=made_sink,
+            source=source,
+            sink=sink,
             project=self.folder,
-            quarantine=f"{sink}.rejected.jsonl" if on_error.action == "quarantine" else None,
+            quarantine=f"{target}.rejected.jsonl" if on_error.action == "quarantine" else None,
             state=self.folder / ".runner/batches/b/_",
             settings={"isolation": batch.isolation},
         )
