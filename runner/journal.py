@@ -65,7 +65,8 @@ class Journal:
     def _write(self, now: float, level: str, message: str, facts: dict[str, Any]) -> None:
         moment = datetime.fromtimestamp(now, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if self._as_json:
-            line = json.dumps({"timestamp": moment, "level": level, "message": message, **facts}, ensure_ascii=False)
+            # ASCII, whatever the locale says.
+            line = json.dumps({"timestamp": moment, "level": level, "message": message, **facts})
         else:
             shown = "".join(f"  {self._paint('fact', f'{name}={value}')}" for name, value in facts.items())
             line = f"{self._paint('moment', moment)}  {self._paint(level, f'{level:7}')}  {self._clean(message)}{shown}"
