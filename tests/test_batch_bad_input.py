@@ -204,7 +204,7 @@ def test_a_file_that_grows_while_it_is_read(bench: Bench) -> None:
         with path.open("ab") as file:
             file.write(b"more\n")
 
-    changing(bench, grow, 5)
+    changing(bench, grow, 5000)
     report = bench.run(every=10)
     assert isinstance(report.error, SourceChanged)
     assert str(report.error).startswith("in.txt changed while it was read (near byte ")
