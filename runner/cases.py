@@ -150,12 +150,12 @@ class CaseReader:
     # Values
 
     def _mock(self, given: Given) -> Mock:
-        values = given.values
-        outputs = values.get("outputs") or ((values["output"],) if values.get("output") is not None else ())
+        output, outputs = given.values.get("output"), given.values.get("outputs")
         return Mock(
-            outputs=tuple(JobInput.of(output, self._folder) for output in outputs),
-            error=values.get("error"),
-            message=values.get("message") or "",
+            output=None if output is None else JobInput.of(output, self._folder),
+            outputs=None if outputs is None else tuple(JobInput.of(one, self._folder) for one in outputs),
+            error=given.values.get("error"),
+            message=given.values.get("message") or "",
         )
 
     def _expectation(self, given: Given) -> Expectation:

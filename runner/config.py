@@ -225,10 +225,12 @@ class Expectation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mock:
-    """What a step comes to without being run: an error, or else `outputs`."""
+    """What a step comes to without being run: exactly one of `output`, `outputs` and `error` is not None."""
 
-    outputs: tuple[JobInput, ...] = ()
-    """One for each item; where there is only one, that of every item."""
+    output: JobInput | None = None
+    """Of a step with `foreach`, that of each item."""
+    outputs: tuple[JobInput, ...] | None = None
+    """Item by item."""
     error: str | None = None
     """The name of an error's class."""
     message: str = ""

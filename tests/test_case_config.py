@@ -113,7 +113,7 @@ def test_a_pipeline(loaded: Callable[[str], Config]) -> None:
         "    expect: {status: failed, steps: {list: succeeded, each: skipped}}\n"
     ).tests["a"]
     assert dict(case.params) == {"day": "monday", "limit": 3}
-    assert case.mocks["list"] == Mock(outputs=(JobInput(data=b"[1]"),))
+    assert case.mocks["list"] == Mock(output=JobInput(data=b"[1]"))
     assert case.mocks["each"] == Mock(outputs=(JobInput(data=b"a"), JobInput(path=Path("b.txt").absolute())))
     assert case.mocks["on_failure"] == Mock(error="Trapped", message="boom")
     assert dict(case.expect.steps) == {"list": "succeeded", "each": "skipped"}
