@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
+import threading
 from collections.abc import Callable
 
 
@@ -14,6 +14,7 @@ class Reactor:
     def __init__(self) -> None:
         self._reactions: dict[int, Callable[[], None]] = {}
         self._poll = select.poll()
+        self._closing = threading.RLock()  # a signal handler may wake whoever closes
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.on(self._wake, self._woken)
 
@@ -29,14 +30,16 @@ class Reactor:
 
     def wake(self) -> None:
         """End the sleep that is under way, or else the next."""
-        with contextlib.suppress(OSError):  # closed: nobody sleeps any more
-            os.eventfd_write(self._wake, 1)
+        with self._closing:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     def _woken(self) -> None:
         os.eventfd_read(self._wake)
 
     def close(self) -> None:
         """Give back its own descriptor. May be called twice."""
-        if self._wake >= 0:
-            os.close(self._wake)
-            self._wake = -1
+        with self._closing:
+            if self._wake >= 0:
+                os.close(self._wake)
+                self._wake = -1
