@@ -23,8 +23,6 @@ ExistingFile = Annotated[Any, Custom("file", "a file")]
 Executor = Annotated[Any, Custom("executor", "an executor's name, or a mapping from it to its settings")]
 Registry = Annotated[Any, Custom("registry", "a registry's name, or a mapping from it to its settings")]
 Trigger = Annotated[Any, Custom("trigger", "a mapping with one key: the kind of trigger")]
-JobNames = Annotated[tuple[str, ...], Custom("jobs", "the name of a job, or a list of them")]
-"""Jobs of the same file; a plugin's settings may have it too."""
 Batch = Annotated[Any, Custom("batch", "a mapping")]
 Test = Annotated[Any, Custom("test", "a mapping")]
 

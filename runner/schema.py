@@ -77,7 +77,8 @@ class Key:
     default: Any
     """What it is when left out; dataclasses.MISSING for a required one."""
     metadata: Mapping[str, Any]
-    """What the field declares: doc, example, called and the names of Rule."""
+    """What the field declares: doc, example, called, the names of Rule; or `custom`, which does what Custom
+    does for a class that is to be imported without this file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +126,10 @@ def _declared(cls: type[Any]) -> Model:
 def _key(cls: type[Any], spec: dataclasses.Field[Any], annotation: Any) -> Key:
     rules = {name: spec.metadata[name] for name in _RULES & spec.metadata.keys()}
     try:
-        kind = kind_of(annotation, Rule(**rules) if rules else PLAIN)
+        if "custom" in spec.metadata:
+            kind: Kind = CustomKind(spec.metadata["custom"], spec.metadata["expected"])
+        else:
+            kind = kind_of(annotation, Rule(**rules) if rules else PLAIN)
     except UsageError as error:
         raise UsageError(f"{cls.__qualname__}.{spec.name}: {error}") from error
     if spec.name in getattr(cls, "__one_of__", ()) and isinstance(kind, EitherKind):

@@ -1,5 +1,6 @@
 """The keys that time triggers share in jobs.yaml. Whoever makes a kind of time trigger lets its settings
-inherit from here; what the keys do is in `runner.timepolicy`.
+inherit from here; what the keys do is in `runner.timepolicy`. Every start of the program reads this file,
+so it imports next to nothing.
 """
 
 from __future__ import annotations
@@ -7,30 +8,35 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Annotated, Literal
-
-from runner.keytypes import Name
-from runner.kinds import Rule
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from runner.timepolicy import Policy  # read when there is a time trigger, which few commands meet
+    from runner.timepolicy import Policy
 
-_DURATION_WORDS = "a duration like 90s, 15m, 2h, 1d or 1h30m"
-Duration = Annotated[
-    str,
-    Rule(
-        pattern="(?=.)" + "".join(rf"([0-9]{{1,9}}(\.[0-9]{{1,6}})?{letter})?" for letter in "wdhms"),
-        expected=_DURATION_WORDS,
-    ),
-]
-"""A length of time, for `runner.when.parse_duration`."""
 LONGEST = timedelta(days=3660)
 """The longest duration that these keys take."""
 
 
+def duration_key(doc: str, **facts: Any) -> dict[str, Any]:
+    """The metadata of a key that holds a length of time, for `duration`."""
+    numbers = "".join(rf"([0-9]{{1,9}}(\.[0-9]{{1,6}})?{unit})?" for unit in "wdhms")
+    return {"doc": doc, "pattern": f"(?=.){numbers}", "expected": "a duration like 90s, 15m, 2h, 1d or 1h30m", **facts}
+
+
+def queue_key(doc: str) -> dict[str, Any]:
+    """The metadata of a key that holds a queue's name."""
+    words = "a name (a letter, then letters, digits, _ or -, at most 64)"
+    return {"doc": doc, "pattern": r"[A-Za-z][A-Za-z0-9_-]{0,63}", "expected": words, "example": "heavy"}
+
+
+def priority_key() -> dict[str, Any]:
+    """The metadata of a key that holds a priority."""
+    return {"doc": "Higher runs first.", "minimum": -1_000_000, "maximum": 1_000_000}
+
+
 def duration(key: str, text: str, *, least: timedelta = timedelta(0), most: timedelta = LONGEST) -> timedelta:
-    """The value of a key that holds a Duration. Raises ValueError, which names the key, for one that is
-    too short or too long."""
+    """The value of a key that holds a length of time. Raises ValueError, which names the key, for one that
+    is too short or too long."""
     from runner.when import format_duration, parse_duration
 
     try:
@@ -54,34 +60,29 @@ class OnceKeys:
             "called": ("misfire", "coalesce", "backfill"),
         },
     )
-    catchup_window: Duration = field(
+    catchup_window: str = field(
         default="1d",
-        metadata={
-            "doc": "How late a due time may be to be caught up.",
-            "called": ("window", "misfire_grace_time", "startingDeadlineSeconds"),
-            "example": "2h",
-        },
+        metadata=duration_key(
+            "How late a due time may be to be caught up.",
+            called=("window", "misfire_grace_time", "startingDeadlineSeconds"),
+            example="2h",
+        ),
     )
-    jitter: Duration = field(
+    jitter: str = field(
         default="0s",
-        metadata={
-            "doc": "The run begins at some moment of this time behind the due time, the same one for the same due "
-            "time; it spreads the load of many jobs.",
-            "called": ("splay", "random_delay"),
-            "example": "5m",
-        },
+        metadata=duration_key(
+            "The run begins at some moment of this time behind the due time, the same one for the same due time; it "
+            "spreads the load of many jobs.",
+            called=("splay", "random_delay"),
+            example="5m",
+        ),
     )
     enabled: bool = field(
         default=True,
         metadata={"doc": "`false` records its due times as skipped, and runs nothing.", "called": ("active",)},
     )
-    queue: Name | None = field(
-        default=None, metadata={"doc": "The queue of its runs; `default` unless given.", "example": "heavy"}
-    )
-    priority: int = field(
-        default=0,
-        metadata={"doc": "Higher runs first.", "minimum": -1_000_000, "maximum": 1_000_000},
-    )
+    queue: str | None = field(default=None, metadata=queue_key("The queue of its runs; `default` unless given."))
+    priority: int = field(default=0, metadata=priority_key())
 
     def __post_init__(self) -> None:
         _ = self.policy  # raises for what cannot be

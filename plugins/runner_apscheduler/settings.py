@@ -8,24 +8,26 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
-from typing import Annotated, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from runner.jobskeys import JobNames
-from runner.keytypes import Name
-from runner.kinds import Rule
-from runner.timekeys import Duration, OnceKeys, RecurringKeys, duration
+from runner.timekeys import OnceKeys, RecurringKeys, duration, duration_key, priority_key, queue_key
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SECOND = timedelta(seconds=1)
-_MOMENT_WORDS = "a moment with its offset, like 2027-01-15T09:00:00Z or 2027-01-15T11:00:00+02:00"
-Moment = Annotated[
-    str, Rule(pattern=r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}[0-9:.,Zz +-]*", expected=_MOMENT_WORDS)
-]
-"""A moment, for `moment`. A date alone is none: it would be a floating time."""
+
+
+def _moment_key(doc: str, **facts: Any) -> dict[str, Any]:
+    """The metadata of a key that holds a moment. A date alone is none: it would be a floating time."""
+    return {
+        "doc": doc,
+        "pattern": r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}[0-9:.,Zz +-]*",
+        "expected": "a moment with its offset, like 2027-01-15T09:00:00Z or 2027-01-15T11:00:00+02:00",
+        **facts,
+    }
 
 
 def moment(key: str, text: str) -> datetime:
-    """The value of a key that holds a Moment. Raises ValueError, which names the key, for a floating time."""
+    """The value of a key that holds a moment. Raises ValueError, which names the key, for a floating time."""
     from runner.when import parse_moment
 
     try:
@@ -89,21 +91,21 @@ class CronSettings(RecurringKeys):
 class IntervalSettings(RecurringKeys):
     """Due again and again after the same length of time."""
 
-    every: Duration = field(
-        metadata={
-            "doc": "The time from one due time to the next, whole seconds.",
-            "called": ("interval", "period", "minutes", "hours", "seconds", "days", "schedule"),
-            "example": "10m",
-        }
+    every: str = field(
+        metadata=duration_key(
+            "The time from one due time to the next, whole seconds.",
+            called=("interval", "period", "minutes", "hours", "seconds", "days", "schedule"),
+            example="10m",
+        )
     )
-    start: Moment | None = field(
+    start: str | None = field(
         default=None,
-        metadata={
-            "doc": "The first due time. Unless given, due times are counted from 1970 on: `10m` is due at every "
-            "full ten minutes (UTC), `1d` at midnight.",
-            "called": ("start_date", "from"),
-            "example": '"2027-01-15T09:00:00+02:00"',
-        },
+        metadata=_moment_key(
+            "The first due time. Unless given, due times are counted from 1970 on: `10m` is due at every full ten "
+            "minutes (UTC), `1d` at midnight.",
+            called=("start_date", "from"),
+            example='"2027-01-15T09:00:00+02:00"',
+        ),
     )
 
     def __post_init__(self) -> None:
@@ -120,21 +122,17 @@ class TimerSettings(OnceKeys):
 
     __one_of__: ClassVar[tuple[str, ...]] = ("at", "after")
 
-    at: Moment | None = field(
+    at: str | None = field(
         default=None,
-        metadata={
-            "doc": "The moment.",
-            "called": ("when", "time", "date", "run_date"),
-            "example": '"2027-01-15T09:00:00Z"',
-        },
+        metadata=_moment_key(
+            "The moment.", called=("when", "time", "date", "run_date"), example='"2027-01-15T09:00:00Z"'
+        ),
     )
-    after: Duration | None = field(
+    after: str | None = field(
         default=None,
-        metadata={
-            "doc": "The time from when a daemon first sees the trigger in jobs.yaml.",
-            "called": ("delay", "in"),
-            "example": "30m",
-        },
+        metadata=duration_key(
+            "The time from when a daemon first sees the trigger in jobs.yaml.", called=("delay", "in"), example="30m"
+        ),
     )
 
     def __post_init__(self) -> None:
@@ -149,23 +147,21 @@ class TimerSettings(OnceKeys):
 class JobSettings:
     """Started by a person, a program, a guest (`enqueue_background`), or another job that has ended."""
 
-    queue: Name | None = field(
+    queue: str | None = field(
         default=None,
-        metadata={
-            "doc": "The queue of the job's runs that have no other trigger, and of those that follow another job; "
-            "`default` unless given.",
-            "example": "heavy",
-        },
+        metadata=queue_key(
+            "The queue of the job's runs that have no other trigger, and of those that follow another job; `default` "
+            "unless given."
+        ),
     )
-    priority: int = field(
-        default=0,
-        metadata={"doc": "Higher runs first.", "minimum": -1_000_000, "maximum": 1_000_000},
-    )
-    after: JobNames = field(
+    priority: int = field(default=0, metadata=priority_key())
+    after: tuple[str, ...] = field(
         default=(),
         metadata={
             "doc": "Another job, or a list of them: it runs each time that one has ended. Its input is then "
             '`{"run_id": ..., "job": ..., "status": ...}`.',
+            "custom": "jobs",
+            "expected": "the name of a job, or a list of them",
             "called": ("needs", "depends_on", "on"),
             "example": "nightly",
         },
