@@ -27,7 +27,7 @@ class ChunkKeys:
     """How large the chunks of `isolation: chunk` are. A chunk ends with a record, before it passes either."""
 
     kb: int = field(
-        default=512, metadata=_doc("Bytes of a chunk, in KiB.", minimum=1, maximum=65536, called=("size_kb", "size"))
+        default=128, metadata=_doc("Bytes of a chunk, in KiB.", minimum=1, maximum=65536, called=("size_kb", "size"))
     )
     records: int = field(
         default=1_000_000, metadata=_doc("Records of a chunk.", minimum=1, maximum=1_000_000, called=("lines",))

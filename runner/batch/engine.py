@@ -85,16 +85,17 @@ class Engine:
         popleft = feed.flying.popleft
         seen = 0
         with _closing(execute(feed.inputs())) as results:
-            for output, error, logs, duration_ms, _ in results:
+            for result in results:
                 pending, index = popleft()
+                output, logs, duration_ms = result[0], result[2], result[3]  # by position: every record pays for it
                 seen += 1
                 if output is not None:
                     pending.outputs[index] = output
                     pending.open -= 1
                     pending.size += len(output)
                 else:
-                    assert error is not None
-                    feed.failed(pending, index, error)
+                    assert result.error is not None
+                    feed.failed(pending, index, result.error)
                 if logs and len(self._logs) < LOG_LINES:
                     self._logs += logs[: LOG_LINES - len(self._logs)]
                 if duration_ms > self._slow_ms:
