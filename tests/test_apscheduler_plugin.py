@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import re
 import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 from runner_apscheduler.clock import LONGEST_SLEEP, _Alarm
 from runner_apscheduler.settings import IntervalSettings, JobSettings, TimerSettings
 from runner_apscheduler.sources import CronSource, IntervalSource, JobSource, TimerSource
@@ -20,14 +24,19 @@ from runner_sqlite.runs import SqliteRunStore
 
 from runner.config import Config
 from runner.errors import ConfigError
+from runner.keytypes import Name
+from runner.kinds import TextKind
 from runner.ledger import RunFilter
 from runner.loading import load
 from runner.plugins import load as load_plugins
 from runner.run_store import RunStore
 from runner.runs import Claimant, Failed, Failure, NewRun, Succeeded
+from runner.schema import kind_of
 from runner.testing import MemoryRunStore
+from runner.timekeys import duration_key, queue_key
 from runner.timepolicy import GRACE, Catchup, Overlap
 from runner.triggers import Schedule, Trigger
+from runner.when import parse_duration
 from tests.support import eventually
 from tests.timetables import Desk, trigger
 
@@ -183,6 +192,23 @@ def test_due_times(settings: Any, after: str, due: str | None) -> None:
     source = IntervalSource() if isinstance(settings, IntervalSettings) else TimerSource()
     found = source.schedule(settings).next_after(datetime.fromisoformat(f"{after}+00:00"))
     assert found == (None if due is None else datetime.fromisoformat(f"{due}+00:00"))
+
+
+@given(text=st.text("0123456789.wdhms ", max_size=12))
+def test_the_pattern_of_durations_is_what_is_read(text: str) -> None:
+    if re.fullmatch(duration_key("")["pattern"], text):
+        assume(len(text) < 11)  # or it may be longer than time lasts
+        assert parse_duration(text) >= timedelta(0)
+    else:
+        with suppress(ValueError):
+            parse_duration(text)
+            assert text != text.strip()
+
+
+def test_a_queue_may_have_the_names_that_jobs_yaml_gives() -> None:
+    ours, names = queue_key(""), kind_of(Name)
+    assert isinstance(names, TextKind)
+    assert (ours["pattern"], ours["expected"]) == (names.rule.pattern, names.rule.expected)
 
 
 # The clock
