@@ -5,6 +5,7 @@ Declared like those in runner.jobskeys; what they mean together is checked in ru
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -155,6 +156,20 @@ class StepKeys(TaskKeys):
             called=("on_error", "continue_on_error", "fail_fast"),
         ),
     )
+
+
+_PARAM_TYPES: Mapping[str, tuple[type, ...]] = {
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+    "json": (object,),
+}
+
+
+def fits(type: str, value: Any) -> bool:
+    """Whether a JSON value is one for a parameter of that type; true is no integer."""
+    return isinstance(value, _PARAM_TYPES[type]) and (type in ("boolean", "json") or not isinstance(value, bool))
 
 
 Params = ParamType | Annotated[ParamKeys, Partial()]

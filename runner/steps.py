@@ -15,12 +15,11 @@ from runner.config import ParamConfig, StepConfig
 from runner.expressions import Lookup, lookups, parse_condition, sole
 from runner.graph import find_cycle, inverted, reached
 from runner.kinds import INVALID, is_x, show
+from runner.plan import ON_FAILURE
 from runner.schema import Given
-from runner.stepkeys import ConcurrencyKeys
+from runner.stepkeys import ConcurrencyKeys, fits
 from runner.yamlnodes import Entries, Items, Node, Scalar, join
 
-ON_FAILURE = "on_failure"
-"""The name of what a pipeline runs on failure, among those of its steps."""
 RUN_FACTS = ("id", "job", "namespace", "trigger_type", "trigger", "slot")
 """What `run.` can be followed by."""
 FAILURE_FACTS = ("step", "error_class", "message")
@@ -31,18 +30,6 @@ MANY_FACTS = ("status", "outputs")
 """And for one with a `foreach`."""
 _FOREACH_KEYS = ("max_parallel", "max_items", "on_item_error")
 _FUNCTION_KEYS = ("retry_count", "retry_delay_seconds", "timeout_seconds")
-PARAM_TYPES: Mapping[str, tuple[type, ...]] = {
-    "string": (str,),
-    "integer": (int,),
-    "number": (int, float),
-    "boolean": (bool,),
-    "json": (object,),
-}
-
-
-def fits(type: str, value: Any) -> bool:
-    """Whether a JSON value is one for a parameter of that type; true is no integer."""
-    return isinstance(value, PARAM_TYPES[type]) and (type in ("boolean", "json") or not isinstance(value, bool))
 
 
 class PipelineReader:
