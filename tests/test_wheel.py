@@ -13,7 +13,7 @@ import pytest
 
 from tests.installed import ROOT, Environment, wheel
 
-PLUGINS = {name: f"runner_{name}" for name in ("builders", "sqlite", "wasmer", "wasmtime")}
+PLUGINS = {name: f"runner_{name}" for name in ("apscheduler", "builders", "files", "sqlite", "wasmer", "wasmtime")}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
