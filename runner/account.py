@@ -23,6 +23,7 @@ class Cause(str, Enum):
     TRIGGER = "trigger"
     AFTER = "after"  # another run ended, or its guest asked for this one
     AGAIN = "again"  # the same work once more: rerun or redriven
+    STEP = "step"  # the pipeline whose step it is
     REQUEST = "request"  # a person, a program, an API
 
 
@@ -91,6 +92,8 @@ def account(
 
 def cause_of(run: Run, parent: Run | None) -> Cause:
     """What started a run whose parent is this one, if it is still kept."""
+    if run.step is not None:
+        return Cause.STEP
     if run.trigger is not None:
         return Cause.TRIGGER
     if run.parent_id is None:

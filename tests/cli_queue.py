@@ -9,7 +9,7 @@ from typing import Any
 from runner_sqlite.runs import SqliteRunStore
 
 from runner.models import LogEntry, LogLevel
-from runner.runs import Claim, Claimant, Dead, Failed, Failure, NewRun, Retry, Succeeded
+from runner.runs import Claim, Claimant, Dead, Failed, Failure, NewRun, Parked, Retry, Succeeded
 from tests.cli_project import CliProject
 
 BOOM = Failure("Trapped", "trapped: unreachable in \x1b[31minner", "the last \x1b[2Jwords\n")
@@ -58,6 +58,12 @@ class Queue:
         run_id = self.put(**{"retry_count": 2, **facts})
         self.store.finish([Retry(*self.claim()[:2], now(seconds), BOOM, 3.5, 65_536)], now=now())
         return run_id
+
+    def park(self, job: str, *steps: NewRun) -> tuple[int, ...]:
+        """A run of a pipeline that waits for its steps, and these."""
+        run_id = self.put(job)
+        self.store.finish([Parked(*self.claim()[:2], b"", steps)], now=now())
+        return (run_id, *(run_id + number for number in range(1, len(steps) + 1)))
 
 
 def lines(*texts: str) -> list[LogEntry]:

@@ -21,6 +21,9 @@ LISTED = [
 ]
 
 
+STEP = NewRun("default", "nightly", step="enrich", item=3)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> CliProject:
     project = CliProject(tmp_path)
@@ -116,6 +119,23 @@ def test_filters_and_pages(project: CliProject, queue: Queue) -> None:
     page = project.ok("runs", "list", "-n", "2")
     assert page.err == f"older ones: --before {d}\n"
     assert c not in listed(project)
+
+
+def test_steps_of_a_pipeline_are_listed_when_they_are_asked_for(project: CliProject, queue: Queue) -> None:
+    pipeline, one, many = queue.park("nightly", NewRun("default", "nightly", step="load"), STEP)
+    assert listed(project) == [pipeline]
+    assert listed(project, "--steps") == [many, one, pipeline]
+    assert listed(project, "--parent", str(pipeline)) == [many, one]
+    rows = project.ok("runs", "list", "--steps").text.splitlines()[1:]
+    assert [row.split()[:3] for row in rows] == [
+        [str(many), "nightly/enrich[3]", "pending"],
+        [str(one), "nightly/load", "pending"],
+        [str(pipeline), "nightly", "running"],
+    ]
+    text = project.ok("runs", "show", str(many)).text
+    assert re.search(rf"^step +enrich\[3\] of run {pipeline}$", text, re.MULTILINE)
+    assert project.ok("runs", "cancel", "--job", "nightly").err == "1 run cancelled\n"
+    assert listed(project, "--steps", "--status", "cancelled") == [many, one, pipeline]
 
 
 def test_those_of_a_trigger(project: CliProject, queue: Queue) -> None:

@@ -152,6 +152,14 @@ def test_a_run_of_a_slot(project: CliProject, queue: Queue) -> None:
     )
 
 
+def test_a_pipeline_and_its_step(project: CliProject, queue: Queue) -> None:
+    pipeline, step = queue.park("nightly", NewRun("default", "nightly", step="enrich", item=3))
+    says(told(project, pipeline), "progress +0%", f"waits for +its steps; `runner runs list --parent {pipeline}` .*")
+    says(told(project, step), rf"started by +run {pipeline} of nightly \(running\), as its step enrich\[3\]")
+    (row,) = project.ok("why", str(step), "--json").rows
+    assert (row["cause"], row["run"]["step"], row["run"]["item"]) == ("step", "enrich", 3)
+
+
 def test_a_run_in_json(project: CliProject, queue: Queue) -> None:
     dead = queue.fail(job="trap")
     waits = queue.store.rerun(dead, now=now()).run_id

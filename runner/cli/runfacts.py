@@ -55,9 +55,10 @@ def run_row(run: Run, now: datetime) -> tuple[str, ...]:
     """A run as a row under HEADERS."""
     created = console.relative(run.created_at, now)
     attempts = str(run.attempts)
+    name = f"{run.job}/{step(run)}" if run.step else run.job
     return (
         str(run.run_id),
-        run.job,
+        name,
         colored(run.status.value),
         cause(run),
         attempts,
@@ -72,6 +73,11 @@ def cause(run: Run) -> str:
     if run.trigger is not None:
         return run.trigger_type.value
     return "request" if run.parent_id is None else f"run {run.parent_id}"
+
+
+def step(run: Run) -> str:
+    """Which step of its pipeline a run is: `enrich`, `enrich[3]`; empty for one that is none."""
+    return (run.step or "") + ("" if run.item is None else f"[{run.item}]")
 
 
 def took(run: Run, now: datetime) -> str:
@@ -113,6 +119,8 @@ def show_run(run: Run, attempts: Sequence[Attempt], now: datetime) -> None:
 
 def _run_lines(run: Run, now: datetime) -> Iterator[tuple[str, str]]:
     yield "job", run.job
+    if run.step is not None:
+        yield "step", f"{step(run)} of run {run.parent_id}"
     yield "status", " ".join((colored(run.status.value), "" if run.status.is_terminal else note(run, now))).rstrip()
     yield "function", f"{run.function}@{run.function_version}" if run.function else ""
     yield "started by", " ".join(filter(None, (cause(run), console.printable(run.trigger or ""))))

@@ -56,7 +56,8 @@ def runs() -> None:
 @_status_option
 @_queue_option
 @click.option("--trigger", metavar="TRIGGER", help="Started by this trigger: its id, a job, or a job and a kind.")
-@click.option("--parent", type=click.IntRange(1), metavar="RUN", help="Caused by this run.")
+@click.option("--parent", type=click.IntRange(1), metavar="RUN", help="Caused by this run; its steps, of a pipeline.")
+@click.option("--steps", is_flag=True, help="Also runs that are steps of pipelines.")
 @_since_option
 @click.option("-n", "--limit", type=click.IntRange(1), default=50, show_default=True, help="How many to show.")
 @click.option("--before", type=click.IntRange(1), metavar="RUN", help="Older than this one: to turn the page.")
@@ -97,6 +98,7 @@ def _filter(
     queue: str | None = None,
     trigger: str | None = None,
     parent: int | None = None,
+    steps: bool = False,
     since: datetime | None = None,
 ) -> RunFilter:
     from runner.ledger import RunFilter
@@ -110,6 +112,7 @@ def _filter(
         trigger=None if trigger is None else _trigger(runner, trigger),
         parent_id=parent,
         created_from=since,
+        is_step=None if steps or parent is not None else False,
     )
 
 

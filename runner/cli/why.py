@@ -42,7 +42,7 @@ def why(project: Project, subject: str, as_json: bool) -> int:
     the trigger's id as `runner runs show` has it, or a job, or a job and a kind (nightly/cron); SLOT is
     a moment like 2027-01-15T02:15:00Z.
 
-    With --json, of a run one object: run (its facts), cause (trigger, after, again, request), attempts,
+    With --json, of a run one object: run (its facts), cause (trigger, after, again, step, request), attempts,
     waits_for (what: moment, retry, limit, queue, daemon, worker; until, count), owner_is_gone, slot,
     dead_letter, children. Of a slot one object a trigger: trigger, slot, outcome (ran, skipped,
     caught_up, null when it is not in the ledger), reason, run_id, recorded_at. Exit status 1 when the
@@ -133,6 +133,8 @@ def _cause(found: Account) -> str:
     before = (
         f"run {run.parent_id}" if parent is None else f"run {parent.run_id} of {parent.job} ({parent.status.value})"
     )
+    if run.step is not None:
+        return console.printable(f"{before}, as its step {runfacts.step(run)}")
     if run.trigger is not None:
         after = f", after {before}" if run.parent_id is not None else ""
         return console.printable(f"{run.trigger_type.value} trigger {run.trigger}{after}")
@@ -172,6 +174,9 @@ def _state(found: Account, at: datetime) -> Iterator[Line]:
         told = why.attempts[-1].message if why.attempts else None
         if run.message and run.message != told:
             yield "because", console.printable(run.message)
+    elif run.status.value == "running" and run.lease_until is None:
+        yield "progress", f"{run.progress}%"
+        yield "waits for", f"its steps; `runner runs list --parent {run.run_id}` shows them"
     elif run.owner is not None and run.lease_until is not None:
         yield "progress", f"{run.progress}%" if run.progress else "not reported"
         held = f"until {runfacts.moment(run.lease_until, at)}, unless that is prolonged"
