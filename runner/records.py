@@ -188,6 +188,10 @@ class Sink(ABC):
         """Make the output visible as a whole, durably, in place of an earlier one; after a `sync` of all
         of it, or in a later process without `open`. Does nothing if it was done already."""
 
+    def is_published(self) -> bool | None:
+        """Whether there is an output, of whatever run; None where that cannot be told."""
+        return None
+
     def open_copy(self, offset: int) -> None:
         """Begin anew, to insert into what is published, which is so much: `copy` and `write` follow in order.
         Raises UsageError for a sink that cannot do this, FileUnavailable when nothing is published."""

@@ -97,6 +97,7 @@ class Bench:
             keep_logs=self.logs.extend,
             tell=self.told.append,
             clock=lambda: self.now,
+            wall_clock=lambda: 1_800_000_000 + self.now,
             sleep=self.sleep,
             chance=lambda: 0.5,
         )

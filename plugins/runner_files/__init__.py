@@ -82,7 +82,7 @@ def runner_sinks() -> list[Provider[Sink]]:
         sink("csv", "Comma-separated values, with one header", _made("formats", "csv_sink"), CsvOutput, *_CSV),
         sink("lines", "Plain lines", _made("formats", "line_sink"), FileOutput, *_TEXT),
         sink("files", "A folder with a file for each record", _made("wholefiles", "files_sink"), FilesOutput),
-        sink("sqlite", "A table of SQLite", _made("tables", "sqlite_sink"), SqliteOutput, *_DATABASE),
+        sink("sqlite", "A table of SQLite", _made("tabletarget", "sqlite_sink"), SqliteOutput, *_DATABASE),
         sink(
             "parquet",
             "A Parquet file (extra `parquet`)",

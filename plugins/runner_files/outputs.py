@@ -62,6 +62,10 @@ class FileSink(Sink):
         """See Sink."""
         self._file.publish()
 
+    def is_published(self) -> bool | None:
+        """See Sink."""
+        return self._file.path.exists()
+
     def open_copy(self, offset: int) -> None:
         """See Sink."""
         (published,) = find(self._folder, self.target, "name")

@@ -11,11 +11,11 @@ from urllib.parse import quote as quote_url
 
 from runner.contracts import Host
 from runner.errors import FileUnavailable, InvalidRecord, SourceChanged, UsageError
-from runner.records import Limits, Place, Position, Reader, Sink, Source
+from runner.records import Limits, Place, Position, Reader, Source
 from runner_files.inputs import find
 from runner_files.lines import KEPT_BYTES
 from runner_files.rows import RowBlock, encoded
-from runner_files.settings import SqliteInput, SqliteOutput
+from runner_files.settings import SqliteInput
 
 FETCH_ROWS = 1000
 
@@ -163,11 +163,3 @@ class RowReader(Reader):
 def sqlite_source(settings: SqliteInput, host: Host) -> Source:
     """A source of rows."""
     return SqliteSource(host.project_dir, settings)
-
-
-def sqlite_sink(settings: SqliteOutput, host: Host) -> Sink:
-    """A sink that is a table."""
-    from runner_files.staging import StagedSink
-    from runner_files.tabletarget import TableTarget
-
-    return StagedSink(TableTarget(host.project_dir, settings))

@@ -10,10 +10,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from runner.contracts import Host
 from runner.errors import FileUnavailable
+from runner.records import Sink
 from runner_files.rows import BLOB, encoded
 from runner_files.settings import SqliteOutput
-from runner_files.staging import Target
+from runner_files.staging import StagedSink, Target
 from runner_files.tables import quoted, refused
 
 PUBLISHED = "_runner_published"
@@ -135,3 +137,8 @@ def _stored(value: Any) -> Any:
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return value
+
+
+def sqlite_sink(settings: SqliteOutput, host: Host) -> Sink:
+    """A sink that is a table."""
+    return StagedSink(TableTarget(host.project_dir, settings))

@@ -211,6 +211,10 @@ class FolderSink(Sink):
         except OSError as error:
             raise FileUnavailable(f"cannot write {self.target}: {error.strerror}") from error
 
+    def is_published(self) -> bool | None:
+        """See Sink."""
+        return self._path.exists()
+
     def open_copy(self, offset: int) -> None:
         """See Sink."""
         names = [name for name in (self._path / MANIFEST).read_text().splitlines() if (self._path / name).exists()]

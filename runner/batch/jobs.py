@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 
 from runner.app import Runner
 from runner.automatic import AutoExecutor
+from runner.batch.backfill import chosen_partitions
 from runner.batch.merging import MergeRun
 from runner.batch.partitions import Partition
 from runner.batch.plan import Plan, plan_of
@@ -16,9 +18,9 @@ from runner.batch.report import BatchReport, View
 from runner.batch.running import BatchRun, Choices, Parts
 from runner.config import JobConfig
 from runner.contracts import FunctionExecutor
-from runner.errors import StoreError
+from runner.errors import InvocationError, StoreError
 from runner.jobskeys import AUTO_EXECUTOR
-from runner.models import Function, InvocationResult, LogEntry
+from runner.models import Function, InvocationContext, InvocationResult, LogEntry
 
 NO_CHOICES = Choices()
 
@@ -30,6 +32,7 @@ def run_batch(
     *,
     partition: Partition | None = None,
     state: str = "",
+    context: InvocationContext | None = None,
     choices: Choices = NO_CHOICES,
     only_failed: bool = False,
     tell: Callable[[str], None],
@@ -38,10 +41,10 @@ def run_batch(
     """Run a batch job, or one partition of it, with this version of its function, here and now.
 
     With `only_failed` its quarantined records alone run again, and their output goes where it belongs. How
-    it ended is in the report; `state` is as in plan_of. Raises UsageError and NotAvailable for what cannot
-    even be planned.
+    it ended is in the report; `state` and `context` are as in plan_of. Raises UsageError and NotAvailable
+    for what cannot even be planned.
     """
-    plan = plan_of(runner, job, function, partition, state)
+    plan = plan_of(runner, job, function, partition, state=state, context=context)
     kind = MergeRun if only_failed else BatchRun
     hooks = runner.plugins
     if hooks.before_invocation is not None:
@@ -70,6 +73,38 @@ def _parts(runner: Runner, plan: Plan, tell: Callable[[str], None], watch: Calla
             runner.tell_once(f"log lines of {function.name} could not be kept: {error}")
 
     return Parts(execute=execute, keep_logs=keep_logs, tell=tell, watch=watch)
+
+
+def run_all(
+    runner: Runner,
+    job: JobConfig,
+    function: Function,
+    *,
+    tell: Callable[[str], None],
+    watch: Callable[[View], None] = lambda _: None,
+    context: InvocationContext | None = None,
+    partition: str | None = None,
+) -> list[BatchReport]:
+    """Run a batch job as its triggers do: as a whole, or its partitions one after the other, up to the first
+    that does not succeed; of a job with a partition for each day that of yesterday, in UTC, or the named one."""
+    reports: list[BatchReport] = []
+    for chosen in chosen_partitions(runner, job, partition):
+        report = run_batch(runner, job, function, partition=chosen, context=context, tell=tell, watch=watch)
+        reports.append(report)
+        if report.status != "succeeded":
+            break
+    return reports
+
+
+def as_result(reports: Sequence[BatchReport]) -> InvocationResult:
+    """How they ended as one invocation, for the queue: its output are the reports as JSON lines."""
+    last = reports[-1]
+    duration_ms = sum(report.duration_ms for report in reports)
+    if last.status != "succeeded":
+        error = last.error or InvocationError("interrupted; it goes on from its last checkpoint")
+        return InvocationResult(None, error, (), duration_ms)
+    lines = [json.dumps(report.facts(), ensure_ascii=False) for report in reports]
+    return InvocationResult("\n".join([*lines, ""]).encode(), None, (), duration_ms)
 
 
 def executor_with(runner: Runner, function: Function, workers: int) -> FunctionExecutor:

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
 from pathlib import PurePath
 
 from runner.batchkeys import BatchKeys, OnErrorKeys
@@ -82,6 +82,11 @@ def by_day(first: date, last: date) -> list[Partition]:
         raise UsageError(f"--to {last} is before --from {first}")
     days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
     return [Partition(name=day.isoformat(), day=day) for day in days]
+
+
+def yesterday(now: datetime) -> date:
+    """The last day that is over, in UTC."""
+    return now.astimezone(timezone.utc).date() - timedelta(days=1)
 
 
 def day_of(text: str) -> date:

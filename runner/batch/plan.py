@@ -96,7 +96,13 @@ def _absolute(folder: Path, name: str) -> str:
 
 
 def plan_of(
-    runner: Runner, job: JobConfig, function: Function, partition: Partition | None = None, state: str = ""
+    runner: Runner,
+    job: JobConfig,
+    function: Function,
+    partition: Partition | None = None,
+    *,
+    state: str = "",
+    context: InvocationContext | None = None,
 ) -> Plan:
     """The plan of a batch job with this version of its function. `state` names the folder of its state; the
     job does otherwise. Raises UsageError, NotAvailable."""
@@ -108,21 +114,25 @@ def plan_of(
     on_error = on_error_of(keys)
     sink: Sink = runner.make("sinks", keys.output)
     name = None if partition is None else partition.name
-    folder = WHOLE if name is None else f"p-{quote(name, safe='')}"
     return Plan(
         job=job.name,
         partition=name,
         function=function,
-        context=runner.context(function, job.env_vars),
+        context=context or runner.context(function, job.env_vars),
         keys=keys,
         on_error=on_error,
         source=runner.make("sources", keys.input),
         sink=sink,
         project=runner.project_dir,
         quarantine=_quarantine(job.name, on_error, keys.output),
-        state=runner.state_dir / STATE_FOLDER / (state or job.name) / folder,
+        state=state_folder(runner, state or job.name, name),
         settings=_settings(keys, on_error),
     )
+
+
+def state_folder(runner: Runner, job: str, partition: str | None) -> Path:
+    """Where the state of a batch, or of one of its partitions, is kept."""
+    return runner.state_dir / STATE_FOLDER / job / (WHOLE if partition is None else f"p-{quote(partition, safe='')}")
 
 
 def _quarantine(job: str, on_error: OnErrorKeys, output: Choice) -> str | None:

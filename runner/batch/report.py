@@ -65,10 +65,6 @@ class BatchReport:
             "message": str(error) if error else None,
         }
 
-    def kept(self) -> dict[str, Any]:
-        """The same with what a later run must know: what is kept of the run."""
-        return {**self.facts(), "output_offset": self.counts.output_offset}
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
 
 from runner.batch.anyorder import AnyOrder, Without
 from runner.batch.checkpoint import Checkpoint, StateFolder
@@ -34,6 +36,7 @@ class Parts:
     watch: Callable[[View], None] = field(default=lambda _: None)
     """Told once, when records begin to run."""
     clock: Callable[[], float] = field(default=time.monotonic)
+    wall_clock: Callable[[], float] = field(default=time.time)
     sleep: Callable[[float], None] = field(default=time.sleep)
     chance: Callable[[], float] = field(default=random.random)
 
@@ -91,11 +94,17 @@ class BatchRun:
                 if not isinstance(error, CheckpointOutdated):
                     self._note(self._report("failed" if error else "cancelled", started, error))
                 raise
-            self._state.finish(self._report("succeeded", started, None).kept())
+            self._state.finish(self._kept(self._report("succeeded", started, None)))
 
     def _note(self, report: BatchReport) -> None:
         """Remember how the run ended that can go on."""
-        self._state.note(report.kept())
+        self._state.note(self._kept(report))
+
+    def _kept(self, report: BatchReport) -> dict[str, Any]:
+        """A report as a later run finds it."""
+        moment = datetime.fromtimestamp(self._parts.wall_clock(), timezone.utc)
+        finished_at = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return {**report.facts(), "finished_at": finished_at, "output_offset": report.counts.output_offset}
 
     def _finished_before(self) -> bool:
         """Whether an earlier run did everything and was killed before the output had its name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -32,9 +32,10 @@ only_option = click.option(
 @restart_option
 @resume_option
 @only_option
+@click.option("--partition", metavar="NAME", help="Run only this partition of the job.")
 @json_option
 @pass_project
-def batch(project: Project, jobs: Sequence[str], restart: bool, resume: bool, only: str | None, as_json: bool) -> int:
+def batch(project: Project, /, jobs: Sequence[str], as_json: bool, **given: Any) -> int:
     """Run batch jobs: a function over many records.
 
     The output appears as a whole when the job has succeeded. A run that was interrupted goes on where
@@ -43,6 +44,9 @@ def batch(project: Project, jobs: Sequence[str], restart: bool, resume: bool, on
 
     --only failed runs the records again that the last run has quarantined. What they give is merged into
     the output, where it would stand had they not failed; those that fail again stay in the quarantine.
+
+    A job with partitions runs all of them, or with one for each day that of yesterday (in UTC);
+    --partition names another. `runner backfill` runs many and lists them.
 
     With --json one object a job on stdout: job, partition, status (succeeded, failed, cancelled),
     duration_ms, attempts, function, version, records_in, records_out, records_skipped,
@@ -57,24 +61,27 @@ def batch(project: Project, jobs: Sequence[str], restart: bool, resume: bool, on
       runner batch clean_orders --only failed
       runner batch clean_orders --restart --json
     """
-    check_choices(restart, resume)
+    check_choices(given["restart"], given["resume"])
     project.start_ahead()
+    from runner.batch.backfill import chosen_partitions
     from runner.batch.jobs import run_batch
     from runner.batch.running import Choices
     from runner.foreground import register_for
 
-    choices = Choices(restart=restart, resume=resume)
+    choices = Choices(restart=given["restart"], resume=given["resume"])
     reports: list[BatchReport] = []
     with shown(project, as_json) as progress, project.open(notify=progress.say) as runner:
         chosen = [runner.config.job(name) for name in dict.fromkeys(jobs)]
         functions = register_for(runner, [job.name for job in chosen], progress.say)
-        for job in chosen:
+        parts = [(job, part) for job in chosen for part in chosen_partitions(runner, job, given["partition"])]
+        for job, partition in parts:
             report = run_batch(
                 runner,
                 job,
                 functions[job.functions[0]],
+                partition=partition,
                 choices=choices,
-                only_failed=only is not None,
+                only_failed=given["only"] is not None,
                 tell=progress.say,
                 watch=progress.watch,
             )

@@ -47,13 +47,17 @@ class BatchProgress(LiveLine):
             self._view, self._since = view, time.monotonic()
             self._told_at, self._seen = self._since, [(self._since, view.counts.records_in)]
 
-    def ended(self, report: BatchReport) -> None:
-        """It runs no more: its error and its summary, or the report as JSON on stdout."""
+    def ended(self, report: BatchReport, *, as_result: bool = True) -> None:
+        """It runs no more: its error and its summary, or the report as JSON: on stdout if it is a result of
+        the command, else as an event."""
         with self.lock:
             self._view = None
             self.pause()
             if self._as_json:
-                console.show_json(report.facts())
+                if as_result:
+                    console.show_json(report.facts())
+                else:
+                    self._event("ended", **report.facts())
                 return
             if report.error is not None:
                 console.tell_error(report.error, subject=_title(report))

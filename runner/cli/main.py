@@ -35,6 +35,11 @@ COMMANDS = {
     "test": Lazy("runner.cli.test", "test", "Run the tests of jobs.yaml."),
     "graph": Lazy("runner.cli.graph", "graph", "Draw the steps of a job and what each of them needs."),
     "batch": Lazy("runner.cli.batch", "batch", "Run batch jobs: a function over many records."),
+    "backfill": Lazy(
+        "runner.cli.backfill",
+        "backfill",
+        "Run the partitions of a batch job that are missing, and list the state of each.",
+    ),
     "map": Lazy("runner.cli.map", "map_records", "Run a function over many records, without a job."),
     "invoke": Lazy("runner.cli.invoke", "invoke", "Call one function."),
     "enqueue": Lazy("runner.cli.enqueue", "enqueue", "Put a run of a job into the queue, for a daemon to carry out."),
