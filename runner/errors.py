@@ -41,6 +41,7 @@
         ├── GrantMissing           the guest called a host function without a right to it
         ├── HostCallRefused        the guest called a host function with what can never work
         ├── HostCallFailed         a host function could not do its work this time
+        ├── ReplayDiverged         in a replay, it asked the world something else than was recorded
         ├── Stopped                it was stopped on request
         └── WorkerLost             the process that ran it died
 
@@ -400,6 +401,17 @@ class HostCallFailed(InvocationError):
     def __init__(self, host_function: str, cause: str, reason: str, *, stderr_tail: str = "") -> None:
         self.host_function, self.cause, self.reason = host_function, cause, reason
         super().__init__(f"{host_function} failed: {reason}", stderr_tail=stderr_tail)
+
+
+class ReplayDiverged(InvocationError):
+    """A guest that is replayed asked the world something else than its recording has. `number` counts its
+    calls from 1; `detail` tells both."""
+
+    retryable = False
+
+    def __init__(self, number: int, detail: str, *, stderr_tail: str = "") -> None:
+        self.number, self.detail = number, detail
+        super().__init__(f"the replay diverged at call {number} to the world: {detail}", stderr_tail=stderr_tail)
 
 
 class Stopped(InvocationError):

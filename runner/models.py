@@ -137,6 +137,26 @@ class Function:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Recording:
+    """Asks an executor to record what the world tells guests."""
+
+    keep_all: bool
+    """Whether of every invocation, or of those that fail."""
+    limit_bytes: int
+    """The most that the recording of one invocation may have; a longer one is cut."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replay:
+    """Asks an executor to tell a guest what was recorded."""
+
+    recording: bytes
+    """As an InvocationResult had it. An executor with other recordings raises InvalidInput."""
+    absent_secrets: tuple[str, ...] = ()
+    """Secrets that it was granted and whose values are not here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class InvocationContext:
     """The facts of one invocation. Never shared between two that run at once with other facts."""
 
@@ -158,6 +178,10 @@ class InvocationContext:
     """What the function's version is granted."""
     run_id: int | None = None
     """The run of the durable queue that this is an attempt of; None for several at once, and in the foreground."""
+    record: Recording | None = None
+    """What to record of what the world tells the guest; None: nothing."""
+    replay: Replay | None = None
+    """What the world tells instead of the truth; None: the truth."""
 
 
 class LogLevel(str, Enum):
@@ -189,6 +213,8 @@ class InvocationResult(NamedTuple):
     """Time in the guest, instantiation included, waiting not."""
     memory_peak_bytes: int = 0
     """The linear memory's size at the end; it never shrinks, so this is its peak."""
+    recording: bytes | None = None
+    """What the world told it, if that was to be recorded and its executor can."""
 
     def unwrap(self) -> bytes:
         """The output; raises the error if there is one."""

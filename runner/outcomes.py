@@ -16,7 +16,7 @@ _MOST = 2**63 - 1
 def sound(result: InvocationResult) -> InvocationResult:
     """The result of an executor, which is foreign code, as any store can keep it: a text or number that
     it would refuse would be offered to it for ever."""
-    _, _, logs, duration_ms, peak = result
+    _, _, logs, duration_ms, peak, _ = result
     if logs:
         logs = tuple(LogEntry(level, storable(message), _finite(moment)) for level, message, moment in logs)
     elif 0 <= peak <= _MOST and 0 <= duration_ms < math.inf:

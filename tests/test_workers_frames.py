@@ -541,10 +541,10 @@ def test_a_forged_message_costs_the_forger_only(single: WorkerExecutor, name: st
     assert time.monotonic() - started < 3
 
 
-def result_bytes(failed: int, logs: bytes, output: bytes) -> bytes:
+def result_bytes(failed: int, logs: bytes, output: bytes, recording: bytes = b"") -> bytes:
     from runner.workers.area import _RESULT
 
-    return _RESULT.pack(failed, len(logs), len(output), 0, 0) + output + logs
+    return _RESULT.pack(failed, len(logs), len(recording), len(output), 0, 0) + output + logs + recording
 
 
 FORGERIES = {
@@ -559,6 +559,7 @@ FORGERIES = {
     "an error that nests deeply": result_bytes(1, b"", b"[" * 200_000),
     "an error of the wrong type": result_bytes(1, b"", b'["TimedOut",{"timeout_seconds":"x"},""]'),
     "an error of a list": result_bytes(1, b"", b"[[],[],[]]"),
+    "a recording that nobody asked for": result_bytes(0, b"", b"y", b'{"engine":"","cut_bytes":0,"calls":[]}'),
     "more results than inputs": result_bytes(0, b"", b"x") * 5,
 }
 

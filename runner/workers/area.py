@@ -19,6 +19,7 @@ from time import monotonic_ns
 
 from runner.errors import InvocationError, WorkerLost
 from runner.models import InvocationResult, LogEntry
+from runner.workers.recording import Recorded
 from runner.workers.wire import UNREADABLE, decode_error, decode_logs, encode_error, encode_logs
 
 AREA_BYTES = 1 << 20
@@ -30,7 +31,7 @@ _WORDS_BYTES = 16
 _COMMITTED, _STARTED = 0, 1
 _WORD = struct.Struct("<Q")
 _SIZE = struct.Struct("<I")
-_RESULT = struct.Struct("<IIQQQ")  # is error, size of logs, size of output, nanoseconds, peak bytes
+_RESULT = struct.Struct("<IIIQQQ")  # is error, size of logs, of recording, of output, nanoseconds, peak bytes
 
 
 def create_area() -> int:
@@ -70,7 +71,9 @@ class ResultWriter:
         self._map[TAIL_OFFSET : TAIL_OFFSET + len(tail)] = tail
         _SIZE.pack_into(self._map, 16, len(tail))
 
-    def write(self, output: bytes, error: InvocationError | None, logs: Sequence[LogEntry], peak: int) -> bool:
+    def write(
+        self, output: bytes, error: InvocationError | None, logs: Sequence[LogEntry], peak: int, recording: bytes = b""
+    ) -> bool:
         """Commit the result of the running invocation, and begin the next. Returns whether there was
         room for it: after one that went over in pieces the frame should end instead, so that the app
         need not hold several such results."""
@@ -79,16 +82,16 @@ class ResultWriter:
         if error is not None:
             output = encode_error(error)
         size = len(output)
-        head = _RESULT.pack(error is not None, len(log_bytes), size, now - self.started_ns, peak)
+        head = _RESULT.pack(error is not None, len(log_bytes), len(recording), size, now - self.started_ns, peak)
         place = HEADER_BYTES + self._used
-        end = place + _RESULT.size + size + len(log_bytes)
+        end = place + _RESULT.size + size + len(log_bytes) + len(recording)
         if end > HEADER_BYTES + AREA_BYTES:
             self.end_frame()  # the guest is through: waiting for the app is nobody's time
-            for part in (head, output, log_bytes):
+            for part in (head, output, log_bytes, recording):
                 self._stream(part)
             self._words[_COMMITTED] = self._used
             return False
-        self._map[place:end] = head + output + log_bytes
+        self._map[place:end] = head + output + log_bytes + recording
         self._used = end - HEADER_BYTES
         self._words[_COMMITTED] = self._used
         self._begin_invocation(now)
@@ -139,23 +142,32 @@ class ResultReader:
         self._map.close()
 
 
-def parse_results(data: bytes) -> list[InvocationResult]:
+def parse_results(data: bytes, recording_limit_bytes: int = 0) -> list[InvocationResult]:
     """Every whole result in `data`; an unfinished one at the end is left out. One that cannot be read
-    is the last, and WorkerLost."""
+    is the last, and WorkerLost; so is one with a longer recording than the limit."""
     results: list[InvocationResult] = []
     append, unpack, make = results.append, _RESULT.unpack_from, InvocationResult
     position, end, head = 0, len(data), _RESULT.size
     while position + head <= end:
-        failed, log_size, size, ns, peak = unpack(data, position)
+        failed, log_size, recorded, size, ns, peak = unpack(data, position)
         start = position + head
-        position = start + size + log_size
+        logged = start + size
+        position = logged + log_size + recorded
         if position > end:
             break
         try:
-            logs = decode_logs(data[start + size : position]) if log_size else ()
-            error = decode_error(data[start : start + size]) if failed else None
+            logs = decode_logs(data[logged : logged + log_size]) if log_size else ()
+            error = decode_error(data[start:logged]) if failed else None
+            recording = _recording(data[position - recorded : position], recording_limit_bytes) if recorded else None
         except UNREADABLE as why:
             append(make(None, WorkerLost(f"it told an unreadable result ({type(why).__name__})")))
             break
-        append(make(None if failed else data[start : start + size], error, logs, ns / 1e6, peak))
+        append(make(None if failed else data[start:logged], error, logs, ns / 1e6, peak, recording))
     return results
+
+
+def _recording(data: bytes, limit_bytes: int) -> bytes:
+    if len(data) > limit_bytes:
+        raise ValueError("a recording that is too long")
+    Recorded.parse(data)
+    return data

@@ -2,8 +2,8 @@
 
 A plugin names a module by its import path; only compile processes and workers import it, never the
 app. The module has a function `engine() -> Engine`. This file is imported in those processes: it
-imports the standard library and `runner.errors`, `runner.models` only, and any CPython from 3.10 on
-can run it.
+imports the standard library, `runner.errors`, `runner.models` and `runner.workers.world` only, and any
+CPython from 3.10 on can run it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from runner.models import Abi as Abi
 from runner.models import LogEntry, LogLevel
+from runner.workers.world import REAL, World
 
 TAIL_BYTES = 2048
 """How much of the end of a guest's standard error goes into an error's `stderr_tail`."""
@@ -125,6 +126,8 @@ class Call:
     app answers with."""
     report_progress: Callable[[int], None] = field(default=lambda _percent: None)
     """Tells the app a percentage, if it wants to know and it is time."""
+    world: World = REAL
+    """What it learns of clocks, chance and its host."""
 
 
 class Loaded(Protocol):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from runner import wasm as wasm_modules
 from runner.contracts import FunctionExecutor, Host
-from runner.errors import InputTooLarge, UnsupportedFeature
+from runner.errors import InputTooLarge, InvalidInput, UnsupportedFeature
 from runner.models import Abi, Function, InvocationContext, InvocationResult
 from runner.workers.answers import Answers
 from runner.workers.artifacts import ArtifactCache
@@ -24,6 +24,7 @@ from runner.workers.launch import EngineSpec
 from runner.workers.pool import Pool
 from runner.workers.processes import Module
 from runner.workers.protocol import PROGRESS, encode_facts, encode_shared
+from runner.workers.recording import Recorded
 from runner.workers.running import Running
 from runner.workers.settings import WorkerSettings
 
@@ -101,6 +102,7 @@ class WorkerExecutor(FunctionExecutor):
             function.timeout_seconds,
             Answers(self._host, context, log_bytes=self._log_bytes),
             result_limit_bytes=self._settings.output_limit_mb * MEBIBYTE + self._log_bytes,
+            recording_limit_bytes=context.record.limit_bytes if context.record is not None else 0,
         )
 
     def _refuse(self, input: bytes) -> InputTooLarge | None:
@@ -157,6 +159,7 @@ class WorkerExecutor(FunctionExecutor):
         own: dict[str, object] = {"request_id": context.request_id, "caller_wallet": context.caller_wallet}
         if context.run_id is not None and self._host.on_logs is not None:
             own["live_logs"] = True
+        self._add_world(own, function, context)
         env_vars, secrets = dict(context.env_vars), dict(context.secrets)
         last = self._last_facts
         if last is not None and last[0] is function and last[1:3] == (env_vars, secrets):
@@ -175,6 +178,24 @@ class WorkerExecutor(FunctionExecutor):
         )
         self._last_facts = (function, env_vars, secrets, shared)
         return encode_facts(shared, own)
+
+    def _add_world(self, own: dict[str, object], function: Function, context: InvocationContext) -> None:
+        """What `runner.workers.recording.world_of` makes the guest's world of."""
+        replay, record = context.replay, context.record
+        if replay is not None:
+            try:
+                Recorded.parse(replay.recording)
+            except ValueError as why:
+                raise InvalidInput(f"the recording of {function.name} cannot be read: {why}") from None
+            own["replay"] = {"recording": replay.recording.decode(), "absent": replay.absent_secrets}
+        elif function.pure:
+            own["pure"] = True
+        elif record is not None:
+            own["record"] = {
+                "keep_all": record.keep_all,
+                "limit_bytes": record.limit_bytes,
+                "engine": f"{self._spec.name} {self._spec.version}",
+            }
 
     def _module(self, wasm_cid: str, memory_limit_mb: int, get_wasm: Callable[[str], bytes]) -> Module:
         key = (wasm_cid, memory_limit_mb)

@@ -53,12 +53,14 @@ class FrameRun:
         answer_call: AnswerCall,
         *,
         result_limit_bytes: int,
+        recording_limit_bytes: int = 0,
     ) -> None:
         self.request_id = request_id
         self._pool, self._facts = pool, facts
         self._timeout = timeout_seconds
         self._answer_call = answer_call
-        self._piled_limit = result_limit_bytes + AREA_BYTES
+        self._piled_limit = result_limit_bytes + recording_limit_bytes + AREA_BYTES
+        self._recording_limit = recording_limit_bytes
         self._busy: dict[int, tuple[Worker, Frame]] = {}
         self._poller = select.poll()
         self._window: deque[Frame] = deque()
@@ -312,7 +314,8 @@ class FrameRun:
 
     def _finish(self, worker: Worker, frame: Frame) -> None:
         data = worker.reader.take()
-        results = parse_results(b"".join((*frame.pieces, data)) if frame.pieces else data)
+        whole = b"".join((*frame.pieces, data)) if frame.pieces else data
+        results = parse_results(whole, self._recording_limit)
         count = len(results)
         if not count or count > len(frame.inputs) or type(results[-1].error) is WorkerLost:
             raise protocol.Violation(f"it told {count} results of {len(frame.inputs)}")
@@ -343,7 +346,7 @@ class FrameRun:
         data = b"".join((*frame.pieces, worker.reader.take()))
         self._forget(worker)
         self._pool.discard(worker)
-        results = parse_results(data)[: len(frame.inputs)]
+        results = parse_results(data, self._recording_limit)[: len(frame.inputs)]
         self._held += frame.keep(results)
         frame.unsent = memoryview(b"")
         frame.tries = 0 if results else frame.tries + 1

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from runner.errors import GrantMissing, HostCallRefused
 from runner.models import LogLevel
 from runner.workers.engine import Call
 
@@ -43,17 +42,20 @@ def _get_env(call: Call, name: bytes) -> bytes | None:
 
 
 def _get_secret(call: Call, name: bytes) -> bytes | None:
+    call.world.check(call, "get_secret")
     wanted = name.decode("utf-8", "replace")
     if wanted not in call.secrets:
-        raise GrantMissing("get_secret", f"`secrets: [{wanted}]`", stderr_tail=call.logs.tail)
+        raise call.world.no_secret(call, wanted)
     return _text(call.secrets[wanted])
 
 
 def _get_request_id(call: Call) -> bytes | None:
+    call.world.check(call, "get_request_id")
     return call.request_id.encode()
 
 
 def _get_caller_wallet(call: Call) -> bytes | None:
+    call.world.check(call, "get_caller_wallet")
     return _text(call.caller_wallet)
 
 
@@ -73,9 +75,7 @@ def _asked(name: str, parameters: str) -> HostFunction:
     """A host function that the app answers, in bytes."""
 
     def ask(call: Call, *arguments: bytes) -> bytes:
-        if name not in call.host_calls:
-            raise HostCallRefused(name, "NotAvailable", "nothing here answers it", stderr_tail=call.logs.tail)
-        return call.ask_app(name, arguments)
+        return call.world.ask(call, name, arguments)
 
     return HostFunction(parameters, True, ask, acts=True)
 

@@ -18,6 +18,7 @@ from runner.errors import (
     InvocationError,
     OutOfMemory,
     OutputTooLarge,
+    ReplayDiverged,
     TimedOut,
     Trapped,
     WorkerLost,
@@ -39,6 +40,7 @@ _FIELDS: dict[type[InvocationError], tuple[str, ...]] = {
     GrantMissing: ("host_function", "wanted"),
     HostCallRefused: ("host_function", "cause", "reason"),
     HostCallFailed: ("host_function", "cause", "reason"),
+    ReplayDiverged: ("number", "detail"),
     WorkerLost: ("reason",),
     BadOutput: ("detail",),
 }

@@ -19,6 +19,7 @@ from runner.workers import protocol
 from runner.workers.area import ResultWriter
 from runner.workers.engine import Abi, Call, Engine, Loaded, LogBuffer
 from runner.workers.live import Live
+from runner.workers.recording import world_of
 from runner.workers.wire import decode_error
 
 LOST_STATUS = 70
@@ -68,21 +69,23 @@ class Worker:
         number, facts, sizes, position = protocol.parse_run(body)
         call = self._call_for(facts)
         invoke = self._modules[number].invoke
-        results, logs = self._results, call.logs
+        results, logs, world = self._results, call.logs, call.world
         results.begin_frame()
         arm_again_at = 0
         for size in sizes:
             if results.started_ns >= arm_again_at:
                 arm_again_at = results.started_ns + _arm(call.timeout_seconds)
             end = position + size
+            data = body[position:end]
+            world.begin(data)
             try:
-                output, peak = invoke(body[position:end], call)
+                output, peak = invoke(data, call)
                 error = None
             except InvocationError as raised:
                 output, peak, error = b"", getattr(raised, "memory_peak_bytes", 0), raised
             except BaseException as raised:
                 self._give_up(raised, logs)
-            if not results.write(output, error, logs.take(), peak):
+            if not results.write(output, error, logs.take(), peak, world.recording(failed=error is not None)):
                 break  # the app sends the rest again
             position = end
         results.end_frame()
@@ -105,6 +108,7 @@ class Worker:
         call, of_its_own = self._call, json.loads(own)
         call.request_id, call.caller_wallet = of_its_own["request_id"], of_its_own["caller_wallet"]
         call.logs.take_early = self._live.take_logs if "live_logs" in of_its_own else None
+        call.world = world_of(of_its_own, call.secrets)
         self._facts = facts
         return call
 

@@ -1,21 +1,21 @@
 """`poll_oneoff` of WASI preview 1: waiting for clocks and for the standard streams.
 
-Streams in memory are always ready, so waiting is only ever for a clock. Nothing bounds a sleep here:
-the app kills the worker at the invocation's deadline.
+Streams in memory are always ready, so waiting is only ever for a clock, and the business of the guest's
+world. Nothing bounds a sleep here: the app kills the worker at the invocation's deadline.
 """
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from runner.workers.wasi import abi
 from runner.workers.wasi.abi import BADF, INVAL, NOTCAPABLE, NOTSUP, SUCCESS
+from runner.workers.world import Alarm
 
 if TYPE_CHECKING:
     from runner.workers.wasi.streams import Streams
+    from runner.workers.world import World
 
-_LONGEST_SLEEP_SECONDS: Final = 86_400.0
 _STRIDE: Final = abi.SUBSCRIPTION_CLOCK.size
 _TAG_OFFSET: Final = 8
 
@@ -31,19 +31,14 @@ class Event(NamedTuple):
     flags: int = 0
 
 
-class Alarm(NamedTuple):
-    """A clock subscription that can fire: at `due_ns` of the realtime or of the monotonic clock."""
+class Timer(NamedTuple):
+    """A clock subscription that can fire."""
 
     userdata: int
-    realtime: bool
-    due_ns: int
-
-    def remaining_ns(self) -> int:
-        """Until it fires; 0 or less when it is due."""
-        return self.due_ns - (time.time_ns() if self.realtime else time.monotonic_ns())
+    alarm: Alarm
 
 
-def poll(streams: Streams, subscriptions: int, events: int, count: int, stored: int) -> int:
+def poll(streams: Streams, world: World, subscriptions: int, events: int, count: int, stored: int) -> int:
     """Wait until one of `count` subscriptions is due, then store an event for each that is, in the
     order of the subscriptions. An error of a subscription is an event at once."""
     if not count:
@@ -53,26 +48,28 @@ def poll(streams: Streams, subscriptions: int, events: int, count: int, stored: 
     target = streams.at(events, count * abi.EVENT.size)
     # A copy: events may be stored over the subscriptions.
     asked = bytes(streams.view[start : start + count * _STRIDE])
-    found = _look(streams, asked)
-    while not any(isinstance(entry, Event) or entry.remaining_ns() <= 0 for entry in found):
-        nearest = min(entry.remaining_ns() for entry in found if isinstance(entry, Alarm))
-        time.sleep(min(max(nearest, 0) / 1e9, _LONGEST_SLEEP_SECONDS))
     told = 0
-    for entry in found:
-        event = entry if isinstance(entry, Event) else _fired(entry)
-        if event is not None:
-            abi.EVENT.pack_into(streams.view, target + told * abi.EVENT.size, *event)
-            told += 1
+    for event in _due(_look(streams, asked), world):
+        abi.EVENT.pack_into(streams.view, target + told * abi.EVENT.size, *event)
+        told += 1
     abi.U32.pack_into(streams.view, result, told)
     return SUCCESS
 
 
-def _fired(alarm: Alarm) -> Event | None:
-    return Event(alarm.userdata, SUCCESS, abi.EVENT_CLOCK) if alarm.remaining_ns() <= 0 else None
+def _due(found: list[Event | Timer], world: World) -> list[Event]:
+    alarms = [entry.alarm for entry in found if isinstance(entry, Timer)]
+    due = iter(world.wait(alarms, at_once=len(alarms) < len(found)) if alarms else ())
+    events = []
+    for entry in found:
+        if isinstance(entry, Event):
+            events.append(entry)
+        elif next(due):
+            events.append(Event(entry.userdata, SUCCESS, abi.EVENT_CLOCK))
+    return events
 
 
-def _look(streams: Streams, asked: bytes) -> list[Event | Alarm]:
-    found: list[Event | Alarm] = []
+def _look(streams: Streams, asked: bytes) -> list[Event | Timer]:
+    found: list[Event | Timer] = []
     for at in range(0, len(asked), _STRIDE):
         kind = asked[at + _TAG_OFFSET]
         if kind == abi.EVENT_CLOCK:
@@ -82,17 +79,15 @@ def _look(streams: Streams, asked: bytes) -> list[Event | Alarm]:
     return found
 
 
-def _clock(userdata: int, kind: int, clock: int, timeout: int, precision: int, flags: int) -> Event | Alarm:  # noqa: ARG001
+def _clock(userdata: int, kind: int, clock: int, timeout: int, precision: int, flags: int) -> Event | Timer:  # noqa: ARG001
     if clock in (abi.CLOCK_PROCESS_CPUTIME, abi.CLOCK_THREAD_CPUTIME):
         return Event(userdata, NOTSUP, kind)  # a sleeping process uses none: it would wait for ever
     if clock not in (abi.CLOCK_REALTIME, abi.CLOCK_MONOTONIC):
         return Event(userdata, INVAL, kind)
     if flags & ~abi.SUBSCRIPTION_CLOCK_ABSTIME:
         return Event(userdata, INVAL, kind)
-    if flags & abi.SUBSCRIPTION_CLOCK_ABSTIME:
-        return Alarm(userdata, clock == abi.CLOCK_REALTIME, timeout)
-    # A relative wait is not moved by someone who sets the clock.
-    return Alarm(userdata, False, time.monotonic_ns() + timeout)
+    absolute = bool(flags & abi.SUBSCRIPTION_CLOCK_ABSTIME)
+    return Timer(userdata, Alarm(clock == abi.CLOCK_REALTIME, timeout, relative=not absolute))
 
 
 def _stream(streams: Streams, userdata: int, kind: int, fd: int) -> Event:

@@ -7,7 +7,6 @@ poll.py. There are no preopened directories: every path is refused.
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -18,6 +17,7 @@ from runner.workers.wasi.abi import BADF, FAULT, INVAL, NOTDIR, NOTSOCK, NOTSUP,
 from runner.workers.wasi.memory import PointerFault
 from runner.workers.wasi.poll import poll
 from runner.workers.wasi.streams import Streams
+from runner.workers.world import REAL, World
 
 _CHUNK_BYTES: Final = 1 << 16
 """How many random bytes are made at once: a guest may ask for its whole memory."""
@@ -44,17 +44,20 @@ class Wasi(Streams):
     a pointer outside the memory; `function` gives them as the guest is to see them.
     """
 
-    __slots__ = ("_cpu_start", "counts_cpu_time")
+    __slots__ = ("_cpu_start", "counts_cpu_time", "world")
 
     def __init__(self) -> None:
         super().__init__()
         self.counts_cpu_time = False
         """Whether the guest can ask for CPU time, which must count from its own start."""
         self._cpu_start = 0
+        self.world: World = REAL
+        """Where clocks, chance and waiting come from."""
 
     def begin(self, call: Call, stdin: bytes) -> None:
         """Start an invocation afresh."""
         self.open_streams(call, stdin)
+        self.world = call.world
         if self.counts_cpu_time:
             self._cpu_start = time.process_time_ns()
 
@@ -113,18 +116,18 @@ class Wasi(Streams):
         host_clock = _HOST_CLOCKS.get(clock)
         if host_clock is None:
             return INVAL
-        self.put_u64(resolution, max(1, round(time.clock_getres(host_clock) * 1e9)))
+        self.put_u64(resolution, self.world.resolution_ns(host_clock))
         return SUCCESS
 
     def clock_time_get(self, clock: int, precision: int, moment: int) -> int:  # noqa: ARG002
         if clock == abi.CLOCK_REALTIME:
-            now = time.time_ns()
+            now = self.world.realtime_ns()
         elif clock == abi.CLOCK_MONOTONIC:
-            now = time.monotonic_ns()
+            now = self.world.monotonic_ns()
         elif clock in _HOST_CLOCKS:
             # A worker has one thread that computes: both CPU clocks tell the same. From the start
             # of this invocation, or it would see how much earlier ones used.
-            now = time.process_time_ns() - self._cpu_start
+            now = self.world.cpu_ns(self._cpu_start)
         else:
             return INVAL
         self.put_u64(moment, now)
@@ -135,7 +138,7 @@ class Wasi(Streams):
         start = self.at(buffer, size)
         for position in range(start, start + size, _CHUNK_BYTES):
             end = min(position + _CHUNK_BYTES, start + size)
-            self.view[position:end] = os.urandom(end - position)
+            self.view[position:end] = self.world.random(end - position)
         return SUCCESS
 
     def sched_yield(self) -> int:
@@ -154,7 +157,7 @@ class Wasi(Streams):
         raise ProcExit(128 + signal)
 
     def poll_oneoff(self, subscriptions: int, events: int, count: int, stored: int) -> int:
-        return poll(self, subscriptions, events, count & U32_MAX, stored)
+        return poll(self, self.world, subscriptions, events, count & U32_MAX, stored)
 
     def _refuse_path(self, fd: int, *rest: int) -> int:  # noqa: ARG002
         return self.refuse(fd, NOTDIR)
