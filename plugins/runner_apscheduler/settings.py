@@ -14,6 +14,8 @@ from runner.timekeys import OnceKeys, RecurringKeys, duration, duration_key, pri
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SECOND = timedelta(seconds=1)
+_NO_ZONES = ("right/", "posix/", "localtime", "posixrules")
+"""Files beside those of zones: with leap seconds, or of this machine."""
 
 
 def _moment_key(doc: str, **facts: Any) -> dict[str, Any]:
@@ -39,20 +41,29 @@ def moment(key: str, text: str) -> datetime:
 @lru_cache(maxsize=1024)
 def zone(name: str) -> tzinfo:
     """The time zone of an IANA name. Raises ValueError with the nearest that there is."""
-    import difflib
-    from zoneinfo import ZoneInfo, available_timezones
+    from zoneinfo import ZoneInfo
 
     if name == "UTC":
         return timezone.utc
     try:
+        if name.startswith(_NO_ZONES):
+            raise LookupError
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError) as error:
-        known = available_timezones()
-        near = difflib.get_close_matches(name[:64], known, 1) or [
-            other for other in known if other.lower() == name.lower() or other.rpartition("/")[2] == name
-        ]
-        hint = f"did you mean {near[0]!r}?" if near else "expected an IANA name like Europe/Athens, or UTC"
+        near = _nearest_zone(name[:64])
+        hint = f"did you mean {near!r}?" if near else "expected an IANA name like Europe/Athens, or UTC"
         raise ValueError(f"timezone: there is no {name!r}; {hint}") from error
+
+
+@lru_cache(maxsize=1024)
+def _nearest_zone(name: str) -> str | None:
+    import difflib
+    from zoneinfo import available_timezones
+
+    known = available_timezones()
+    city = name.replace(" ", "_").lower()
+    same = sorted(other for other in known if city in (other.lower(), other.rpartition("/")[2].lower()))
+    return next(iter(same or difflib.get_close_matches(name, known, 1)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
