@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import operator
 import random
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from runner import wasm
 from runner.config import JobConfig
@@ -20,6 +21,7 @@ from runner.errors import InvocationError, RunnerError, Stopped
 from runner.files import write_whole
 from runner.models import Function, InvocationContext, InvocationResult
 from runner.outcomes import outcome_of, sound
+from runner.pipelines import Pipelines
 from runner.runs import Cancelled, Claim, Outcome, Released
 
 if TYPE_CHECKING:
@@ -29,6 +31,23 @@ QUICK_MS = 5.0
 """A function whose invocations have been shorter than this shares frames with others of its own."""
 SAMPLES = 8
 """So many invocations are looked at before a function counts as quick."""
+
+
+class _Kind(NamedTuple):
+    """What runs have in common that are carried out together."""
+
+    job: str
+    function: str
+    version: int
+    timeout_seconds: float
+    """In place of the function's, as a step has it; negative: the function's own."""
+    retry_delay_seconds: float
+
+    def limited(self, function: Function) -> Function:
+        """The function with the limits of the step."""
+        limits = {name: getattr(self, name) for name in ("timeout_seconds", "retry_delay_seconds")}
+        changed = {name: limit for name, limit in limits.items() if limit >= 0}
+        return replace(function, **changed) if changed else function
 
 
 class Watch(Protocol):
@@ -55,18 +74,37 @@ class Carrier:
         self._functions: dict[tuple[str, str, int], Function] = {}
         self._shares: dict[str, bool] = {}
         self._worst_ms: dict[str, tuple[int, float]] = {}
+        self._pipelines = Pipelines(runner.store, job_of=lambda name: runner.config.jobs.get(name), now=now)
 
     def carry_out(self, claims: Sequence[Claim], watch: Watch) -> Iterator[Outcome]:
         """One outcome for each claim, as soon as it is known."""
-        ordered = sorted(claims, key=_kind)  # stable: priority and order stay within a kind
-        for _, group in itertools.groupby(ordered, key=_kind):
-            yield from self._carry_out_kind(list(group), watch)
+        kinds = [(self._kind(claim), claim) for claim in claims]
+        kinds.sort(key=operator.itemgetter(0))  # stable: priority and order stay within a kind
+        for kind, group in itertools.groupby(kinds, key=operator.itemgetter(0)):
+            yield from self._carry_out_kind(kind, [claim for _, claim in group], watch)
 
-    def _carry_out_kind(self, claims: list[Claim], watch: Watch) -> Iterator[Outcome]:
+    def _kind(self, claim: Claim) -> _Kind:
+        """What runs that are carried out together have in common; pipelines come before their steps."""
+        step = None
+        with contextlib.suppress(RunnerError):  # it is told when the step itself cannot be carried out
+            step = self._pipelines.step_of(claim)
+        limits = (step.timeout_seconds, step.retry_delay_seconds) if step is not None else (None, None)
+        return _Kind(
+            *(claim.job, claim.function or "", claim.function_version),
+            *(-1.0 if limit is None else limit for limit in limits),
+        )
+
+    def _carry_out_kind(self, kind: _Kind, claims: list[Claim], watch: Watch) -> Iterator[Outcome]:
         first = claims[0]
+        if first.function is None:
+            for claim in claims:
+                yield self._advance(claim, watch)
+            return
         job = self._runner.config.jobs.get(first.job)
+        if job is not None and job.steps:
+            job = replace(job, input=None, output=None)  # those are the pipeline's, and not of its steps
         try:
-            function = self._function(first)
+            function = kind.limited(self._function(first))
         except RunnerError as error:
             for claim in claims:
                 yield self._outcome(claim, InvocationResult(None, error), 5.0)
@@ -83,6 +121,11 @@ class Carrier:
         if function is None:
             function = self._functions[key] = self._runner.registry.get(*key)
         return function
+
+    def _advance(self, claim: Claim, watch: Watch) -> Outcome:
+        if watch.leaving() or watch.verdict(claim) is not None:
+            return _stopped(claim, watch, InvocationResult(None, Stopped(begun=False)))
+        return self._pipelines.advance(claim)
 
     # One by one
 
@@ -104,9 +147,23 @@ class Carrier:
         context = replace(
             self._context(claim, function, job), request_id=f"{claim.run_id}.{claim.attempt}", run_id=claim.run_id
         )
+        if job is not None and job.batch is not None:
+            return self._batch(claim, function, job, context, watch)
         executor = self._runner.executor_for(function)
         watch.begin((claim,), lambda: executor.stop(context.request_id))
         return self._runner.dispatcher.try_once(executor, function, data, context)
+
+    def _batch(
+        self, claim: Claim, function: Function, job: JobConfig, context: InvocationContext, watch: Watch
+    ) -> InvocationResult:
+        """A batch is one attempt: it retries its records itself, and goes on where an attempt before was."""
+        from runner.batch.jobs import as_result, executor_with, run_all  # many daemons never run one
+
+        assert job.batch is not None
+        executor = executor_with(self._runner, function, job.batch.workers)
+        watch.begin((claim,), lambda: executor.stop(context.request_id))
+        reports = run_all(self._runner, job, function, context=context, tell=self._runner.tell_once)
+        return as_result(reports)
 
     def _write_output(self, job: JobConfig, result: InvocationResult) -> InvocationResult:
         assert job.output is not None
@@ -123,7 +180,7 @@ class Carrier:
         samples, worst = self._worst_ms.get(function.id, (0, 0.0))
         if samples < SAMPLES or worst > QUICK_MS or self._runner.dispatcher.has_moments:
             return False
-        if job is not None and (job.output or (job.input and not all(claim.payload for claim in claims))):
+        if job is not None and (job.batch or job.output or (job.input and not all(claim.payload for claim in claims))):
             return False
         shares = self._shares.get(function.wasm_cid)
         if shares is None:
@@ -201,7 +258,3 @@ def _stopped(claim: Claim, watch: Watch, result: InvocationResult) -> Outcome:
 
 def _executor_failed(error: Exception) -> InvocationError:
     return InvocationError(f"the executor raised {type(error).__name__}: {error}")
-
-
-def _kind(claim: Claim) -> tuple[str, str, int]:
-    return claim.job, claim.function or "", claim.function_version

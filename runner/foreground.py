@@ -82,7 +82,7 @@ def run_jobs(runner: Runner, plan: Plan, started: Callable[[str], None]) -> Iter
         else:
             try:
                 started(name)
-                report = runner.run_job(name, plan.functions)
+                report = _run(runner, plan, name)
             except KeyboardInterrupt:
                 report = _not_run(plan, name, job.functions[0], "cancelled", "interrupted")
         if report.status == "cancelled":
@@ -92,6 +92,16 @@ def run_jobs(runner: Runner, plan: Plan, started: Callable[[str], None]) -> Iter
         if report.status != "succeeded" and job.output is not None:
             missing[job.output] = name
         yield report
+
+
+def _run(runner: Runner, plan: Plan, name: str) -> JobReport:
+    job = runner.config.jobs[name]
+    if job.batch is None:
+        return runner.run_job(name, plan.functions)
+    from runner.batch.jobs import job_report, run_all  # few commands run batches
+
+    reports = run_all(runner, job, plan.functions[job.batch.function], tell=runner.tell_once)
+    return job_report(runner.project_dir, reports)
 
 
 def _not_run(plan: Plan, name: str, function: str, status: str, reason: str) -> JobReport:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,5 +39,7 @@ class JobReport:
     """The output itself, for a job that names no output file."""
     memory_peak_bytes: int = 0
     error: RunnerError | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Of a batch, its records by what became of them."""
     reason: str = ""
     """Why there was no whole run, of one that is `skipped` or `cancelled`."""

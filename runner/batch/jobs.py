@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from runner.app import Runner
@@ -21,6 +22,7 @@ from runner.contracts import FunctionExecutor
 from runner.errors import InvocationError, StoreError
 from runner.jobskeys import AUTO_EXECUTOR
 from runner.models import Function, InvocationContext, InvocationResult, LogEntry
+from runner.reports import JobReport
 
 NO_CHOICES = Choices()
 
@@ -94,6 +96,25 @@ def run_all(
         if report.status != "succeeded":
             break
     return reports
+
+
+def job_report(project: Path, reports: Sequence[BatchReport]) -> JobReport:
+    """How they ended as one run of a job, for `runner run`."""
+    last = reports[-1]
+    names = ("records_in", "records_out", "records_skipped", "records_quarantined", "records_reused")
+    return JobReport(
+        job=last.job,
+        status=last.status,
+        duration_ms=sum(report.duration_ms for report in reports),
+        attempts=sum(report.counts.attempts for report in reports),
+        function=last.function,
+        version=last.version,
+        output_bytes=sum(report.counts.bytes_out for report in reports),
+        output_path=project / last.output,
+        error=last.error,
+        counts={name: sum(getattr(report.counts, name) for report in reports) for name in names},
+        reason="interrupted" if last.status == "cancelled" else "",
+    )
 
 
 def as_result(reports: Sequence[BatchReport]) -> InvocationResult:

@@ -91,6 +91,7 @@ def _facts(report: JobReport) -> dict[str, object]:
         "status": report.status,
         "duration_ms": round(report.duration_ms, 3),
         "attempts": report.attempts,
+        **report.counts,
         "function": report.function,
         "version": report.version,
         "output_bytes": report.output_bytes,
