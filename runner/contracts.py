@@ -17,6 +17,7 @@ from runner.errors import NotAvailable
 from runner.models import Function, FunctionDefinition, InvocationContext, InvocationResult, LogEntry
 
 if TYPE_CHECKING:
+    from runner.results import ResultCache
     from runner.run_store import RunStore  # many commands never need a queue
 
 T = TypeVar("T")
@@ -85,6 +86,9 @@ class Provider(Generic[T]):
     takes_wasm: bool = True
     """For executors: whether the modules it runs are WebAssembly. False: what `wasm:` names may be any
     file; it is kept, versioned and verified all the same, and only the executor judges it."""
+    identity: Callable[[Any], str] | None = None
+    """For executors that hold pure functions to being pure: everything about it and about these settings that
+    a result may depend on, in one line. None: their results are not used again."""
     install: Callable[[Callable[[str], None]], None] | None = None
     """Brings what `available` misses, unless it is here already. Takes a function that tells the user
     how it goes; may need the network and minutes; raises NotAvailable. None: nothing to install."""
@@ -143,6 +147,11 @@ class FunctionRegistry(ABC):
         """The durable queue that this backend keeps beside its functions, the same object each time;
         `close` closes it too. Raises NotAvailable for a backend without one."""
         raise NotAvailable(f"the registry backend {type(self).__name__} keeps no runs; name another in `registry:`")
+
+    def result_cache(self, *, max_bytes: int, tell: Callable[[str], None]) -> ResultCache | None:  # noqa: ARG002
+        """A new cache of the results of pure functions that may take so many bytes, which the caller closes.
+        It `tell`s a sentence when something is wrong with it. None for a backend that keeps no results."""
+        return None
 
     @abstractmethod
     def close(self) -> None:

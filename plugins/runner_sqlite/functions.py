@@ -25,6 +25,7 @@ from runner_sqlite.connection import Store, database
 from runner_sqlite.failures import damaged, damaged_module
 
 if TYPE_CHECKING:
+    from runner.results import ResultCache
     from runner.run_store import RunStore
 
 _SETTINGS = tuple(field.name for field in fields(FunctionDefinition) if field.name != "version")
@@ -202,6 +203,14 @@ class SqliteRegistry(FunctionRegistry):
             if self._run_store is None:
                 self._run_store = SqliteRunStore(self._store)
             return self._run_store
+
+    def result_cache(self, *, max_bytes: int, tell: Callable[[str], None]) -> ResultCache:
+        """See FunctionRegistry.result_cache. In a file beside the store: `runner.db` has `runner-results.db`."""
+        from runner_sqlite.results import SqliteResultCache
+
+        path = self._store.path
+        beside = path.with_name(f"{path.stem}-results{path.suffix or '.db'}")
+        return SqliteResultCache(beside, max_bytes=max_bytes, tell=tell)
 
     def close(self) -> None:
         """See FunctionRegistry.close."""

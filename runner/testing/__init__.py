@@ -14,6 +14,7 @@ pytest.register_assert_rewrite(
     "runner.testing.executor_invocations",
     "runner.testing.executor_modules",
     "runner.testing.executor_stops",
+    "runner.testing.results",
     "runner.testing.runs_bench",
     "runner.testing.runs_ledger",
     "runner.testing.runs_outcomes",
@@ -24,8 +25,10 @@ pytest.register_assert_rewrite(
 
 from runner.testing.executor import ExecutorContract  # noqa: E402
 from runner.testing.memory import MemoryRegistry  # noqa: E402
+from runner.testing.memory_results import MemoryResultCache  # noqa: E402
 from runner.testing.memory_runs import MemoryRunStore  # noqa: E402
 from runner.testing.registry import RegistryContract  # noqa: E402
+from runner.testing.results import ResultCacheContract  # noqa: E402
 from runner.testing.runs import RunStoreContract  # noqa: E402
 from runner.testing.sinks import SinkContract  # noqa: E402
 from runner.testing.sources import SourceContract  # noqa: E402
@@ -33,8 +36,10 @@ from runner.testing.sources import SourceContract  # noqa: E402
 __all__ = [
     "ExecutorContract",
     "MemoryRegistry",
+    "MemoryResultCache",
     "MemoryRunStore",
     "RegistryContract",
+    "ResultCacheContract",
     "RunStoreContract",
     "SinkContract",
     "SourceContract",

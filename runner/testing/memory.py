@@ -15,6 +15,8 @@ from itertools import islice
 from runner.contracts import FunctionRegistry
 from runner.errors import FunctionNotFound, InvalidInput, StoreDamaged, UsageError
 from runner.models import Function, FunctionDefinition, FunctionStatus, LogEntry
+from runner.results import ResultCache
+from runner.testing.memory_results import Entry, MemoryResultCache
 from runner.wasm import content_id
 
 _SETTINGS = tuple(field.name for field in fields(FunctionDefinition) if field.name != "version")
@@ -37,6 +39,7 @@ class MemoryRegistry(FunctionRegistry):
         self._versions: dict[tuple[str, str], list[Function]] = {}
         self._modules: dict[str, bytes] = {}
         self._logs: dict[tuple[str, str], deque[LogEntry]] = defaultdict(lambda: deque(maxlen=log_lines))
+        self._results: dict[bytes, Entry] = {}
 
     def register(
         self, definition: FunctionDefinition, wasm: bytes, *, source_cid: str | None = None
@@ -126,6 +129,10 @@ class MemoryRegistry(FunctionRegistry):
             self._known(namespace, name)
             newest_first = reversed(self._logs[namespace, name])
             return list(islice(newest_first, max(limit, 0)))[::-1]
+
+    def result_cache(self, *, max_bytes: int, tell: Callable[[str], None]) -> ResultCache:  # noqa: ARG002
+        """See FunctionRegistry.result_cache."""
+        return MemoryResultCache(max_bytes=max_bytes, kept=self._results)
 
     def close(self) -> None:
         """See FunctionRegistry.close."""
