@@ -142,7 +142,7 @@ class Carrier:
 
     def _invoke(self, claim: Claim, function: Function, job: JobConfig | None, watch: Watch) -> InvocationResult:
         data = claim.payload
-        if not data and job is not None and job.input is not None:
+        if job is not None and job.input is not None and _reads_input(claim, job):
             data = job.input.read()
         context = replace(
             self._context(claim, function, job), request_id=f"{claim.run_id}.{claim.attempt}", run_id=claim.run_id
@@ -180,7 +180,7 @@ class Carrier:
         samples, worst = self._worst_ms.get(function.id, (0, 0.0))
         if samples < SAMPLES or worst > QUICK_MS or self._runner.dispatcher.has_moments:
             return False
-        if job is not None and (job.batch or job.output or (job.input and not all(claim.payload for claim in claims))):
+        if job is not None and (job.batch or job.output or any(_reads_input(claim, job) for claim in claims)):
             return False
         shares = self._shares.get(function.wasm_cid)
         if shares is None:
@@ -254,6 +254,11 @@ def _stopped(claim: Claim, watch: Watch, result: InvocationResult) -> Outcome:
         return verdict._replace(duration_ms=result.duration_ms, logs=result.logs)
     begun = isinstance(result.error, Stopped) and result.error.begun
     return verdict._replace(started=begun) if isinstance(verdict, Released) else verdict
+
+
+def _reads_input(claim: Claim, job: JobConfig) -> bool:
+    """Whether the job's own input is what the run gets: it goes before what an event tells."""
+    return job.input is not None and (not claim.payload or claim.trigger is not None)
 
 
 def _executor_failed(error: Exception) -> InvocationError:
