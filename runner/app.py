@@ -287,14 +287,15 @@ class Runner:
     def enqueue(self, job: str, payloads: Sequence[bytes] = (b"",), **facts: Any) -> list[Enqueued]:
         """Accept a run of the job for each payload, all or none: on return they are on the disk.
 
-        The function is registered first if it changed. `facts` are the keyword arguments of
+        Its functions are registered first if they changed. `facts` are the keyword arguments of
         `admission.new_run`: run_at, queue, priority, unique_key, on_conflict, trigger_type, parent_id.
         Raises UsageError, InputTooLarge, RunConflict, StoreError.
         """
-        from runner.admission import new_run
+        from runner.admission import new_run, pin
 
         configured = self.config.job(job)
-        run = new_run(configured, self.register(configured.functions[0]).function, **facts)
+        functions = {name: self.register(name).function for name in self.config.functions_of(job)}
+        run = new_run(configured, pin(self.config, configured, functions), **facts)
         return self.store.enqueue([run._replace(payload=payload) for payload in payloads], now=_now())
 
     # Running

@@ -280,6 +280,13 @@ class Config:
         """The folder of jobs.yaml, from which its relative paths are meant."""
         return self.path.parent
 
+    def functions_of(self, name: str) -> tuple[str, ...]:
+        """The functions that a job runs, by itself and by the jobs that its steps start; each once."""
+        job = self.jobs[name]
+        steps = (step for step in (*job.steps.values(), job.on_failure) if step is not None)
+        started = (function for step in steps if step.job is not None for function in self.functions_of(step.job))
+        return tuple(dict.fromkeys((*job.functions, *started)))
+
     def job(self, name: str) -> JobConfig:
         """The job. Raises UsageError with the nearest name, or all of them."""
         job = self.jobs.get(name)

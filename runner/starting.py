@@ -10,13 +10,12 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from runner.admission import new_run, triggers_of
+from runner.admission import Pin, new_run, pin, triggers_of
 from runner.app import Runner
 from runner.config import Config, JobConfig
 from runner.errors import ConfigError, UsageError
 from runner.journal import Journal
 from runner.loading import load
-from runner.models import Function
 from runner.modules import module_problems
 from runner.runs import Follower, NewRun
 from runner.triggers import Intake, Trigger, TriggerSource
@@ -30,7 +29,7 @@ class Starting(Intake):
         self.store = runner.store
         self._lock = threading.Lock()
         self._stopped = False
-        self._pins: dict[str, tuple[JobConfig, Function]] = {}
+        self._pins: dict[str, tuple[JobConfig, Pin]] = {}
         """By job; one that left the file stays, for a source may just be about to start it."""
         self._triggers: list[Trigger] = []
         self._sources: dict[str, TriggerSource] = {}
@@ -43,8 +42,8 @@ class Starting(Intake):
 
     def new_run(self, trigger: Trigger, payload: bytes = b"") -> NewRun:
         """See Intake."""
-        job, function = self._pins[trigger.job]
-        return new_run(job, function, payload, trigger=trigger)
+        job, pinned = self._pins[trigger.job]
+        return new_run(job, pinned, payload, trigger=trigger)
 
     def follow(self, followers: Sequence[Follower]) -> None:
         """See Intake."""
@@ -123,7 +122,7 @@ class Starting(Intake):
             if registered.changed:
                 changed = True
                 self.tell("info", f"{name} is version {registered.function.version} now")
-        self._pins |= {job.name: (job, functions[job.functions[0]]) for job in config.jobs.values() if job.functions}
+        self._pins |= {job.name: (job, pin(config, job, functions)) for job in config.jobs.values()}
         return changed
 
     def _by_kind(self) -> dict[str, list[Trigger]]:
