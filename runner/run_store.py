@@ -203,6 +203,10 @@ class RunStore(ABC):
         """Its attempts in order, a running one last. Raises RunNotFound."""
 
     @abstractmethod
+    def recording(self, run_id: int, attempt: int) -> bytes | None:
+        """What was kept to replay an attempt; None if nothing was, or not any more. Raises RunNotFound."""
+
+    @abstractmethod
     def logs(self, run_id: int, *, after: tuple[int, int] = (0, 0), limit: int = 1000) -> list[RunLog]:
         """Log lines of all its attempts in order, those after an (attempt, number). Raises RunNotFound."""
 

@@ -180,6 +180,8 @@ class Succeeded(NamedTuple):
     logs: Sequence[LogEntry] = ()
     reuse: str = ""
     """What is to be known later of its result's reuse, as runner.reuse writes it; mostly empty."""
+    recording: bytes | None = None
+    """What is kept to replay the attempt, as runner.replays writes it; likewise below."""
 
 
 class Retry(NamedTuple):
@@ -192,6 +194,7 @@ class Retry(NamedTuple):
     duration_ms: float = 0.0
     memory_peak_bytes: int = 0
     logs: Sequence[LogEntry] = ()
+    recording: bytes | None = None
 
 
 class Failed(NamedTuple):
@@ -203,6 +206,7 @@ class Failed(NamedTuple):
     duration_ms: float = 0.0
     memory_peak_bytes: int = 0
     logs: Sequence[LogEntry] = ()
+    recording: bytes | None = None
 
 
 class Dead(NamedTuple):
@@ -214,6 +218,7 @@ class Dead(NamedTuple):
     duration_ms: float = 0.0
     memory_peak_bytes: int = 0
     logs: Sequence[LogEntry] = ()
+    recording: bytes | None = None
 
 
 class Lost(NamedTuple):
@@ -226,6 +231,7 @@ class Lost(NamedTuple):
     duration_ms: float = 0.0
     memory_peak_bytes: int = 0
     logs: Sequence[LogEntry] = ()
+    recording: bytes | None = None
 
 
 class Cancelled(NamedTuple):

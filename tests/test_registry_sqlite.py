@@ -284,6 +284,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, monke
         (5, "purity"),
         (6, "pipelines"),
         (7, "reuse"),
+        (8, "recordings"),
     ]
 
 

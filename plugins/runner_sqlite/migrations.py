@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.errors import StoreError
-from runner_sqlite import pipelines, run_tables
+from runner_sqlite import pipelines, recordings, run_tables
 from runner_sqlite.failures import damaged
 
 if TYPE_CHECKING:
@@ -102,9 +102,14 @@ def _reuse(db: Database) -> None:
     db.execute("CREATE TABLE reuse (run_id INTEGER PRIMARY KEY, facts TEXT NOT NULL)")
 
 
+def _recordings(db: Database) -> None:
+    for statement in recordings.STATEMENTS:
+        db.execute(statement)
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     *(_functions_and_blobs, _logs, _runs, _rights, _purity, _pipelines),
-    _reuse,
+    *(_reuse, _recordings),
 )
 """Step n brings a store from schema n - 1 to schema n."""
 

@@ -29,7 +29,7 @@ from runner.runs import (
     RunStatus,
     Succeeded,
 )
-from runner_sqlite import counters, dead_letters, pipelines, run_logs
+from runner_sqlite import counters, dead_letters, pipelines, recordings, run_logs
 from runner_sqlite.followers import enqueue_followers
 from runner_sqlite.moments import to_number
 
@@ -93,6 +93,8 @@ def finish(
             continue
         del live[outcome.run_id]  # a second outcome of it in the same call is late
         results.append(_SETTLE[type(outcome)](settlement, state, outcome))
+        if isinstance(outcome, _RECORDED) and outcome.recording is not None:
+            settlement.keep_recording(state, outcome.recording)
     settlement.write(connection, followers)
     late = results.count(None)
     if late:
@@ -135,6 +137,7 @@ def report_progress(connection: sqlite3.Connection, reports: Sequence[tuple[int,
     )
 
 
+_RECORDED = (Succeeded, Retry, Failed, Dead, Lost)
 _Measured = Retry | Failed | Dead | Lost | Cancelled
 """Outcomes of attempts that did not succeed, with what was measured."""
 
@@ -148,6 +151,7 @@ class Settlement:
         self._back: list[tuple[Any, ...]] = []
         self._attempts: list[tuple[Any, ...]] = []
         self._logs: list[tuple[int, int, Sequence[LogEntry]]] = []
+        self._recordings: list[tuple[int, int, int, bytes]] = []
         self._dead: list[int] = []
         self._parked: list[tuple[State, Parked]] = []
         self._tokens: set[int] = set()
@@ -155,7 +159,7 @@ class Settlement:
 
     def succeeded(self, state: State, outcome: Succeeded) -> RunStatus:
         """The run ends well."""
-        _, token, output, duration_ms, memory_peak_bytes, logs, reuse = outcome
+        _, token, output, duration_ms, memory_peak_bytes, logs, reuse, _ = outcome
         run_id, _, attempts, failures, _, _, _, owner, started_at = state
         self._ended.append(
             (
@@ -220,6 +224,10 @@ class Settlement:
         self._parked.append((state, outcome))
         return RunStatus.RUNNING if outcome.seat is None else RunStatus.PENDING
 
+    def keep_recording(self, state: State, recording: bytes) -> None:
+        """Something is kept to replay the attempt that has ended."""
+        self._recordings.append((state.run_id, state.attempts, self._now, recording))
+
     def cancel_pending(self, state: State, reason: str) -> None:
         """The run ends before it was tried (again)."""
         self._end(state, RunStatus.CANCELLED, Failure("", reason))
@@ -236,6 +244,8 @@ class Settlement:
             connection.executemany(_ATTEMPT, self._attempts)
         for run_id, attempt, entries in self._logs:
             run_logs.keep(connection, run_id, attempt, entries)
+        if self._recordings:
+            recordings.keep(connection, self._recordings)
         for state, outcome in self._parked:
             pipelines.park(connection, outcome, state.started_at, self._now)
         if self._tokens:

@@ -14,6 +14,12 @@ from runner.ledger import Retention
 from runner_sqlite import counters
 from runner_sqlite.moments import DAY
 
+_TABLES = (
+    *("runs", "outcomes", "attempts", "run_logs", "dead_letters", "recordings", "plans", "pipelines", "steps"),
+    "reuse",
+)
+"""What has rows of a run."""
+
 
 def prune(connection: sqlite3.Connection, retention: Retention, now: int, limit: int) -> bool:
     """See RunStore.prune."""
@@ -23,6 +29,7 @@ def prune(connection: sqlite3.Connection, retention: Retention, now: int, limit:
     logs = now - round(retention.logs_days * DAY)
     more = [
         _front(connection, "run_logs", "line_id", "timestamp", logs / 1e6, limit),
+        _front(connection, "recordings", "recording_id", "created_at", logs, limit),
         _front(connection, "topic_messages", "number", "created_at", runs, limit),
         _runs(connection, runs, failed, limit),
         _slots(connection, runs, limit),
@@ -65,7 +72,7 @@ def _runs(connection: sqlite3.Connection, runs: int, failed: int, limit: int) ->
 def _delete(connection: sqlite3.Connection, run_ids: list[int]) -> None:
     if not run_ids:
         return
-    for table in ("runs", "outcomes", "attempts", "run_logs", "dead_letters", "plans", "pipelines", "steps", "reuse"):
+    for table in _TABLES:
         connection.execute(
             f"DELETE FROM {table} WHERE run_id IN (SELECT value FROM json_each(?))", (json.dumps(run_ids),)
         )

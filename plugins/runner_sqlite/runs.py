@@ -26,7 +26,7 @@ from runner.ledger import (
 from runner.models import LogEntry
 from runner.run_store import Changes, RunStore
 from runner.runs import Claim, Claimant, Enqueued, Follower, NewRun, Outcome, Parked, Renewal, RunStatus, StepEnded
-from runner_sqlite import counters, dead_letters, leases, pipelines, reading, run_logs, slots
+from runner_sqlite import counters, dead_letters, leases, pipelines, reading, recordings, run_logs, slots
 from runner_sqlite.bell import Bell
 from runner_sqlite.connection import Store
 from runner_sqlite.enqueue import accept, check
@@ -191,6 +191,10 @@ class SqliteRunStore(RunStore):
     def attempts(self, run_id: int) -> list[Attempt]:
         """See RunStore.attempts."""
         return self._look(lambda connection: reading.attempts(connection, run_id))
+
+    def recording(self, run_id: int, attempt: int) -> bytes | None:
+        """See RunStore.recording."""
+        return self._look(lambda connection: recordings.get(connection, run_id, attempt))
 
     def logs(self, run_id: int, *, after: tuple[int, int] = (0, 0), limit: int = 1000) -> list[RunLog]:
         """See RunStore.logs."""

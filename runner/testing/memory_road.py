@@ -175,6 +175,8 @@ class MemoryRoad(RunStore):
             return self._park(kept, outcome, now)
         kept.keep_logs(list(outcome.logs), self._places)
         kept.duration_ms, kept.memory_peak_bytes = outcome.duration_ms, outcome.memory_peak_bytes
+        if not isinstance(outcome, Cancelled) and outcome.recording is not None:
+            kept.recordings[kept.attempts] = (outcome.recording, now)
         if isinstance(outcome, Succeeded):
             kept.output, kept.progress, kept.lost_in_a_row = bytes(outcome.output), 100, 0
             kept.reuse = outcome.reuse

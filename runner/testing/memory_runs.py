@@ -152,6 +152,11 @@ class MemoryRunStore(MemoryRoad):
         with self._lock:
             return self._get(run_id).show_attempts()
 
+    def recording(self, run_id: int, attempt: int) -> bytes | None:
+        """See RunStore.recording."""
+        with self._lock:
+            return self._get(run_id).recordings.get(attempt, (None,))[0]
+
     def logs(self, run_id: int, *, after: tuple[int, int] = (0, 0), limit: int = 1000) -> list[RunLog]:
         """See RunStore.logs."""
         with self._lock:
@@ -341,11 +346,15 @@ class MemoryRunStore(MemoryRoad):
         """See RunStore.prune."""
         runs = now - timedelta(days=retention.runs_days)
         failed = now - timedelta(days=retention.failed_days)
-        logs = (now - timedelta(days=retention.logs_days)).timestamp()
+        logs = now - timedelta(days=retention.logs_days)
+        logged = logs.timestamp()
         with self._change():
             for kept in list(self._runs.values()):
                 oldest = failed if kept.status in (RunStatus.FAILED, RunStatus.DEAD) else runs
-                kept.logs = {place: line for place, line in kept.logs.items() if line.entry.timestamp >= logs}
+                kept.logs = {place: line for place, line in kept.logs.items() if line.entry.timestamp >= logged}
+                kept.recordings = {
+                    number: (data, made) for number, (data, made) in kept.recordings.items() if made >= logs
+                }
                 if kept.finished_at is not None and kept.finished_at < oldest and kept.run_id != self._newest:
                     del self._runs[kept.run_id]
                     self._letters.pop(kept.run_id, None)

@@ -38,6 +38,8 @@ class Kept:
     tried: list[Attempt] = field(default_factory=list)
     logs: dict[int, RunLog] = field(default_factory=dict)
     """By their places among the lines of all runs."""
+    recordings: dict[int, tuple[bytes, datetime]] = field(default_factory=dict)
+    """By attempt, and when each was kept."""
     finished_at: datetime | None = None
     error_class: str | None = None
     message: str | None = None

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from runner.errors import RunNotFound
 from runner.ledger import AttemptStatus, Retention, RunFilter
 from runner.models import LogEntry, LogLevel
 from runner.run_store import RunStore
@@ -53,7 +54,7 @@ class OutcomesSuite(Bench):
         first, second, third, _ = self.enqueue(store, new(), new(), new(), new())
         one, two, three, _ = self.claim(store)
         facts = '{"parts": {"input": "ü"}}'
-        outcomes = [succeeded(one, reuse=facts), succeeded(two), Failed(*three[:2], BOOM)]
+        outcomes: list[Outcome] = [succeeded(one, reuse=facts), succeeded(two), Failed(*three[:2], BOOM)]
         store.finish(outcomes, now=at(1))
         assert store.reuse_facts([third, second, first, first, 10_000]) == {first: facts}
         assert store.reuse_facts([]) == {}
@@ -78,6 +79,32 @@ class OutcomesSuite(Bench):
         assert (failed.stderr_tail, failed.duration_ms, failed.memory_peak_bytes) == (BOOM.stderr_tail, 3.5, 100)
         assert (failed.function_version, ok.function_version, ok.status) == (3, 3, AttemptStatus.SUCCEEDED)
         assert store.get(run_id).error_class is None
+
+    def test_recordings_of_attempts(self, store: RunStore) -> None:
+        (run_id,) = self.enqueue(store, new(retry_count=1))
+        claim = self.claim_one(store)
+        assert store.recording(run_id, 1) is None
+        store.finish([Lost(*claim[:2], BOOM, recording=b"lost\0\xff")], now=at(1))
+        store.finish([Retry(*self.claim_one(store, seconds=1)[:2], at(2), BOOM, recording=b"retry")], now=at(2))
+        late = succeeded(claim, recording=b"late")
+        assert store.finish([late], now=at(2)) == [None]
+        store.finish([succeeded(self.claim_one(store, seconds=2), recording=b"ok")], now=at(3))
+        assert [store.recording(run_id, n) for n in range(5)] == [None, b"lost\0\xff", b"retry", b"ok", None]
+        with pytest.raises(RunNotFound):
+            store.recording(run_id + 1, 1)
+        for outcome in (Failed, Dead):
+            (other,) = self.enqueue(store, new())
+            store.finish([outcome(*self.claim_one(store, seconds=3)[:2], BOOM, recording=b"bad")], now=at(4))
+            assert store.recording(other, 1) == b"bad"
+
+    def test_recordings_are_kept_as_long_as_logs(self, store: RunStore) -> None:
+        (run_id,) = self.enqueue(store, new())
+        store.finish([Failed(*self.claim_one(store)[:2], BOOM, recording=b"bad")], now=at(0))
+        retention = Retention(runs_days=90, failed_days=90, logs_days=1)
+        store.prune(retention, now=at(86_399))
+        assert store.recording(run_id, 1) == b"bad"
+        store.prune(retention, now=at(86_401))
+        assert store.recording(run_id, 1) is None
 
     def test_a_failure_for_good(self, store: RunStore) -> None:
         (run_id,) = self.enqueue(store, new(dlq_topic="dead"))
