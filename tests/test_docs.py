@@ -17,7 +17,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-DOCUMENTS = ("README.md", "docs/functions.md", "docs/plugins.md", "docs/runs.md", "docs/triggers.md", "docs/testing.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/functions.md",
+    "docs/plugins.md",
+    "docs/runs.md",
+    "docs/daemon.md",
+    "docs/triggers.md",
+    "docs/testing.md",
+)
 
 
 class Reader:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -22,13 +23,26 @@ if TYPE_CHECKING:
 COLORS = {"error": "red", "warning": "yellow", "debug": None, "info": "green"}
 
 
+class Seconds(click.FloatRange):
+    """A length of time that ends."""
+
+    name = "seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """See click.ParamType."""
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"expected a number of seconds, got {value}", param, ctx)
+        return seconds
+
+
 @click.command("serve", cls=ProjectCommand)
 @click.option("--lanes", type=click.IntRange(1, 1024), help="How many runs at once; one a core unless told otherwise.")
 @click.option("--queue", "queues", multiple=True, help="Take runs of this queue only; may be given several times.")
 @click.option(
     "--grace",
     "grace_seconds",
-    type=click.FloatRange(0),
+    type=Seconds(0),
     default=30.0,
     show_default=True,
     help="Seconds that running work has after SIGTERM; what is left then goes back to the queue.",
@@ -36,7 +50,7 @@ COLORS = {"error": "red", "warning": "yellow", "debug": None, "info": "green"}
 @click.option(
     "--lease",
     "lease_seconds",
-    type=click.FloatRange(1),
+    type=Seconds(1),
     default=30.0,
     show_default=True,
     help="Seconds after which another daemon takes over the work of one that died.",
