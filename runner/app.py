@@ -12,12 +12,13 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from runner import wasm as wasm_modules
-from runner.automatic import AutoExecutor
+from runner.automatic import AutoExecutor, available_executors
 from runner.config import Choice, Config, FunctionConfig
 from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Host
 from runner.dispatcher import Attempted, Dispatcher
@@ -39,12 +40,11 @@ from runner.purity import check_pure
 from runner.reports import JobReport, Registered
 
 if TYPE_CHECKING:
+    from runner.reuse import Reuse
     from runner.run_store import RunStore
     from runner.runs import Enqueued
     from runner.triggers import Trigger, TriggerSource
 
-PREFERRED_EXECUTORS = ("wasmer", "wasmtime")
-"""The order in which `executor: auto` looks for one that is available; others follow by name."""
 STATE_FOLDER = ".runner"
 
 
@@ -79,6 +79,9 @@ class Runner:
         self._builders: dict[str, Builder] = {}
         self._automatic: AutoExecutor | None = None
         self._sources: dict[str, TriggerSource] = {}
+        self._reuse: Reuse | None = None
+        self.may_reuse = True
+        """Whether results of pure functions may be used again, if jobs.yaml says so. May be set at any time."""
         self.on_progress: Callable[[InvocationContext, int], None] = lambda _context, _percent: None
         """See Host.on_progress. May be set at any time."""
         self.on_logs: Callable[[InvocationContext, Sequence[LogEntry]], None] | None = None
@@ -117,6 +120,9 @@ class Runner:
                 executor.close()
             self._executors.clear()
             self._automatic = None
+            if self._reuse is not None:
+                self._reuse.close()
+                self._reuse = None
             if self._registry is not None:
                 self._registry.close()
                 self._registry = None
@@ -158,8 +164,6 @@ class Runner:
         available = provider.available()
         if not available.ok:
             raise EngineUnavailable(name, available.reason, remedy=available.remedy or None)
-        if settings is None and provider.settings is not None:
-            settings = provider.settings()
         executor: FunctionExecutor = provider.create(
             settings, self._host(lambda cid: self.registry.get_wasm_bytes(cid), self.cache_dir)
         )
@@ -191,20 +195,7 @@ class Runner:
 
     def automatic_executors(self) -> list[str]:
         """The available executors that `auto` may take, best first. Raises EngineUnavailable without any."""
-        providers = self.plugins.catalogue.executors
-        names = [name for name in PREFERRED_EXECUTORS if name in providers]
-        reasons = []
-        found = []
-        for name in names:
-            available = providers[name].available()
-            if available.ok:
-                found.append(name)
-            else:
-                reasons.append(f"{name}: {available.reason}")
-        if not found:
-            why = "; ".join(reasons) or "no plugin provides one"
-            raise EngineUnavailable("auto", why, remedy="`runner engines list` tells more")
-        return found
+        return available_executors(self.plugins.catalogue.executors)
 
     def _host(self, get_wasm_bytes: Callable[[str], bytes], state_dir: Path | None = None) -> Host:
         return Host(
@@ -220,6 +211,15 @@ class Runner:
     def make(self, kind: str, choice: Choice) -> Any:
         """A part of a kind of the catalogue, with its settings; whoever asked for it closes it."""
         return self.plugins.catalogue.get(kind, choice.name).create(choice.settings, self._host(_no_modules))
+
+    @property
+    def reuse(self) -> Reuse:
+        """The results of pure functions, kept to be used again."""
+        from runner.reuse import reuse_of  # most projects never need it
+
+        with self._lock:
+            self._reuse = self._reuse or reuse_of(self, time.time)
+            return self._reuse
 
     # Registering
 
@@ -319,15 +319,23 @@ class Runner:
         )
 
     def invoke(
-        self, name: str, input: bytes, *, version: int = 0, env_vars: Mapping[str, str] | None = None
+        self,
+        name: str,
+        input: bytes,
+        *,
+        version: int = 0,
+        env_vars: Mapping[str, str] | None = None,
+        reuse: bool = False,
     ) -> InvocationResult:
-        """One attempt of a function. A function of jobs.yaml that is not registered yet is, first.
+        """One attempt of a function, or with `reuse` what is known of its results. A function of jobs.yaml
+        that is not registered yet is, first.
 
         Raises FunctionNotFound, and whatever stands in the way of any attempt; how the guest ended
         is in the result.
         """
         function = self.function(name, version)
-        return self.dispatcher.attempt(function, input, self.context(function, env_vars))
+        context, attempt = self.context(function, env_vars), self.dispatcher.attempt
+        return self.reuse.once(attempt, function, input, context) if reuse else attempt(function, input, context)
 
     def function(self, name: str, version: int = 0) -> Function:
         """The function; one of jobs.yaml that was never registered is registered now."""
@@ -350,9 +358,11 @@ class Runner:
         error: RunnerError | None = None
         output: bytes | None = None
         try:
-            attempted = self.dispatcher.run(
-                function, job.input.read() if job.input else b"", self.context(function, job.env_vars)
-            )
+            data, context = job.input.read() if job.input else b"", self.context(function, job.env_vars)
+            run = self.dispatcher.run
+            if function.pure:
+                run = partial(self.reuse.attempted, run)
+            attempted = run(function, data, context)
             error, output = attempted.result.error, attempted.result.output
             if output is not None and job.output is not None:
                 write_whole(job.output, output)
@@ -369,6 +379,7 @@ class Runner:
             output_path=job.output if not error else None,
             output=output if job.output is None and not error else None,
             memory_peak_bytes=attempted.result.memory_peak_bytes if attempted else 0,
+            records_reused=int(attempted.reused) if attempted else 0,
             error=error,
         )
 

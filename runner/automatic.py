@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from runner.contracts import FunctionExecutor
-from runner.errors import UnsupportedFeature
+from runner.contracts import FunctionExecutor, Provider
+from runner.errors import EngineUnavailable, UnsupportedFeature
 from runner.models import Function, InvocationContext, InvocationResult
 
 T = TypeVar("T")
+
+PREFERRED_EXECUTORS = ("wasmer", "wasmtime")
+"""The order in which `executor: auto` looks for one that is available."""
+
+
+def available_executors(providers: Mapping[str, Provider[FunctionExecutor]]) -> list[str]:
+    """Those that `auto` may take, best first. Raises EngineUnavailable without any."""
+    found, reasons = [], []
+    for name in PREFERRED_EXECUTORS:
+        if name in providers:
+            available = providers[name].available()
+            if available.ok:
+                found.append(name)
+            else:
+                reasons.append(f"{name}: {available.reason}")
+    if not found:
+        why = "; ".join(reasons) or "no plugin provides one"
+        raise EngineUnavailable("auto", why, remedy="`runner engines list` tells more")
+    return found
 
 
 class AutoExecutor(FunctionExecutor):

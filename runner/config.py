@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from runner.batchkeys import BatchKeys
 from runner.errors import FileUnavailable, NotAvailable, UsageError
-from runner.jobskeys import InputKeys, RetentionKeys
+from runner.jobskeys import InputKeys, RetentionKeys, ReuseKeys
 from runner.models import FunctionDefinition
 from runner.stepkeys import MAX_ITEMS, ConcurrencyKeys, ItemError, ParamType
 
@@ -273,6 +273,7 @@ class Config:
     queues: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     """By queue, how many of its runs may be running at once."""
     retention: RetentionKeys = field(default_factory=RetentionKeys)
+    reuse: ReuseKeys = field(default_factory=ReuseKeys)
     tests: Mapping[str, CaseConfig] = field(default_factory=lambda: MappingProxyType({}))
 
     @property

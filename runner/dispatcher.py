@@ -35,6 +35,8 @@ class Attempted:
 
     result: InvocationResult
     attempts: int
+    reused: bool = False
+    """Whether it was not tried at all: the result is that of an earlier invocation of a pure function."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

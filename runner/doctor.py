@@ -17,7 +17,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from runner import wasm
-from runner.app import PREFERRED_EXECUTORS, STATE_FOLDER, Runner
+from runner.app import STATE_FOLDER, Runner
+from runner.automatic import PREFERRED_EXECUTORS
 from runner.config import Config
 from runner.contracts import FunctionExecutor, Host, Provider
 from runner.errors import ConfigError, NotAvailable, RunnerError

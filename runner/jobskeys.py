@@ -313,6 +313,25 @@ class RetentionKeys:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReuseKeys:
+    """The results of `pure` functions, which are kept to be used again."""
+
+    enabled: bool = field(
+        default=True, metadata=_doc("Whether they are. Turned off, they are neither looked for nor kept.")
+    )
+    max_mb: int = field(
+        default=1024,
+        metadata=_doc(
+            "The most disk that they may take, in MiB; then those that were not used for longest go. A daemon takes "
+            "up a change when it is started again.",
+            minimum=1,
+            maximum=1 << 20,
+            called=("max_size", "size", "limit", "size_mb"),
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileKeys:
     """The file as a whole."""
 
@@ -339,6 +358,12 @@ class FileKeys:
     )
     retention: RetentionKeys = field(
         default_factory=RetentionKeys, metadata=_doc("How long what is finished is kept.", example="{runs_days: 7}")
+    )
+    reuse: ReuseKeys = field(
+        default_factory=ReuseKeys,
+        metadata=_doc(
+            "How results of pure functions are used again.", called=("cache", "results"), example="{max_mb: 256}"
+        ),
     )
     functions: Mapping[Named, Annotated[FunctionKeys, Partial()]] = field(
         default_factory=dict, metadata=_doc("Functions by name.", called=("function",))

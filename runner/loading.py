@@ -25,6 +25,7 @@ from runner.jobskeys import (
     FunctionKeys,
     JobKeys,
     RetentionKeys,
+    ReuseKeys,
     SecretKeys,
 )
 from runner.kinds import INVALID, MAX_PROBLEMS, PathKind, Reader, TextKind, TooManyProblemsError, is_x
@@ -110,6 +111,7 @@ class _Loader:
             jobs=MappingProxyType(jobs),
             queues=MappingProxyType({name: keys.concurrency for name, keys in file.values.get("queues", {}).items()}),
             retention=file.values.get("retention", RetentionKeys()),
+            reuse=file.values.get("reuse", ReuseKeys()),
             tests=MappingProxyType(self._tests(file, jobs)),
         )
 

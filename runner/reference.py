@@ -9,7 +9,17 @@ import json
 from typing import Any
 
 from runner.batchkeys import BatchKeys, CheckpointKeys, ChunkKeys, OnErrorKeys, PartitionKeys
-from runner.jobskeys import AllowKeys, DefaultsKeys, FileKeys, FunctionKeys, InputKeys, JobKeys, OutputKeys, SecretKeys
+from runner.jobskeys import (
+    AllowKeys,
+    DefaultsKeys,
+    FileKeys,
+    FunctionKeys,
+    InputKeys,
+    JobKeys,
+    OutputKeys,
+    ReuseKeys,
+    SecretKeys,
+)
 from runner.jsonschema import plain_default
 from runner.kinds import EitherKind, Kind, ListKind, MapKind
 from runner.schema import Key, model_of
@@ -99,6 +109,7 @@ _SECTIONS: tuple[tuple[str, type[Any]], ...] = (
     ("functions.NAME", FunctionKeys),
     ("functions.NAME.allow", AllowKeys),
     ("secrets.NAME", SecretKeys),
+    ("reuse", ReuseKeys),
     ("jobs.NAME", JobKeys),
     ("jobs.NAME.input", InputKeys),
     ("jobs.NAME.output", OutputKeys),

@@ -38,6 +38,8 @@ class JobReport:
     output: bytes | None = field(default=None, repr=False)
     """The output itself, for a job that names no output file."""
     memory_peak_bytes: int = 0
+    records_reused: int = 0
+    """1 if the output is that of an earlier run of a pure function, which was not run again."""
     error: RunnerError | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
     """Of a batch, its records by what became of them."""

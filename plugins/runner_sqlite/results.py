@@ -209,7 +209,9 @@ class SqliteResultCache(ResultCache):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """While others do not open or throw away the file: SQLite holds no lock then."""
-        descriptor = os.open(self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        descriptor = os.open(
+            self.path.with_name(self.path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666
+        )
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

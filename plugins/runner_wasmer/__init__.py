@@ -57,6 +57,12 @@ def _install(notify: Callable[[str], None]) -> None:
     environment.install(notify)
 
 
+def _identity(settings: WorkerSettings) -> str:
+    from runner_wasmer import artifact, environment
+
+    return settings.identity(f"wasmer {environment.VERSION}-{artifact.FORMAT}")
+
+
 @hookimpl
 def runner_executors() -> Sequence[Provider[FunctionExecutor]]:
     """The Wasmer executor."""
@@ -67,6 +73,7 @@ def runner_executors() -> Sequence[Provider[FunctionExecutor]]:
             create=_create,
             settings=WorkerSettings,
             available=_available,
+            identity=_identity,
             install=_install,
         )
     ]

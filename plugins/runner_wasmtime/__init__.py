@@ -38,6 +38,10 @@ def _create(settings: WorkerSettings, host: Host) -> FunctionExecutor:
     return WorkerExecutor(spec, EngineTraits(signatures=SIGNATURES, features=VERIFIED), settings, host)
 
 
+def _identity(settings: WorkerSettings) -> str:
+    return settings.identity(f"wasmtime {_available().version}")
+
+
 @hookimpl
 def runner_executors() -> Sequence[Provider[FunctionExecutor]]:
     """The wasmtime executor."""
@@ -48,5 +52,6 @@ def runner_executors() -> Sequence[Provider[FunctionExecutor]]:
             create=_create,
             settings=WorkerSettings,
             available=_available,
+            identity=_identity,
         )
     ]

@@ -9,7 +9,7 @@ import click
 
 from runner.cli import console
 from runner.cli.completion import complete_job
-from runner.cli.groups import ProjectCommand, json_option
+from runner.cli.groups import ProjectCommand, json_option, no_reuse_option
 from runner.cli.project import Project, pass_project
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ only_option = click.option(
 @resume_option
 @only_option
 @click.option("--partition", metavar="NAME", help="Run only this partition of the job.")
+@no_reuse_option
 @json_option
 @pass_project
 def batch(project: Project, /, jobs: Sequence[str], as_json: bool, **given: Any) -> int:

@@ -87,6 +87,20 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 """`--json`, the same for every command that lists or measures."""
 
 
+def _keep_no_reuse(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    ctx.ensure_object(Project).no_reuse = value
+
+
+no_reuse_option = click.option(
+    "--no-reuse",
+    is_flag=True,
+    expose_value=False,
+    callback=_keep_no_reuse,
+    help="Run pure functions also where their results are known, and keep no results.",
+)
+"""`--no-reuse`, the same for every command that carries out work."""
+
+
 def global_options(*, hidden: bool) -> list[click.Parameter]:
     """The options of every command. They fill the Project; no command sees them as arguments.
 

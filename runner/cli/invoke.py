@@ -50,9 +50,12 @@ env_option = click.option(
     help="What the function reads: a file, - for stdin, or the text itself. Nothing without it.",
 )
 @env_option
+@click.option("--reuse", is_flag=True, help="Take the known result of a pure function, and keep a new one.")
 @json_option
 @pass_project
-def invoke(project: Project, function: FunctionName, given: str | None, env_vars: dict[str, str], as_json: bool) -> int:
+def invoke(
+    project: Project, function: FunctionName, given: str | None, env_vars: dict[str, str], reuse: bool, as_json: bool
+) -> int:
     """Call one function.
 
     Its output goes to stdout as the bytes it is, its log lines to stderr. One attempt is made,
@@ -77,7 +80,7 @@ def invoke(project: Project, function: FunctionName, given: str | None, env_vars
     with project.open() as runner:
         runner.prepare(function.name)  # the engine starts while the registry is opened
         found = current_function(runner, function, project.say)
-        result = runner.invoke(found.name, data, version=found.version, env_vars=env_vars)
+        result = runner.invoke(found.name, data, version=found.version, env_vars=env_vars, reuse=reuse)
     if as_json:
         console.show_json(_facts(found, result))
     else:

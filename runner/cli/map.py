@@ -9,7 +9,7 @@ import click
 
 from runner.cli.batch import check_choices, exit_status, only_option, restart_option, resume_option, shown
 from runner.cli.completion import complete_function
-from runner.cli.groups import ProjectCommand, json_option
+from runner.cli.groups import ProjectCommand, json_option, no_reuse_option
 from runner.cli.invoke import current_function, env_option
 from runner.cli.names import FunctionName, FunctionNameType
 from runner.cli.project import Project, pass_project
@@ -48,6 +48,7 @@ _ON_ERROR = click.Choice(["fail", "skip", "quarantine"])
 @restart_option
 @resume_option
 @only_option
+@no_reuse_option
 @json_option
 @pass_project
 def map_records(project: Project, /, function: FunctionName, as_json: bool, **given: Any) -> int:

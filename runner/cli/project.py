@@ -34,6 +34,7 @@ class Project:
     state_dir: Path | None = None
     no_plugins: bool = False
     quiet: bool = False
+    no_reuse: bool = False
     no_color: bool = field(default_factory=_color_is_unwanted)
 
     def say(self, message: str) -> None:
@@ -64,7 +65,9 @@ class Project:
         """The Runner of jobs.yaml; close it. Raises ConfigError and what stands in its way."""
         from runner.app import Runner
 
-        return Runner.open(self.file, self.plugins(), state_dir=self.state_dir, notify=notify or self.say)
+        runner = Runner.open(self.file, self.plugins(), state_dir=self.state_dir, notify=notify or self.say)
+        runner.may_reuse = not self.no_reuse
+        return runner
 
 
 pass_project = click.make_pass_decorator(Project, ensure=True)

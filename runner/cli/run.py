@@ -11,7 +11,7 @@ import click
 
 from runner.cli import console
 from runner.cli.completion import complete_job
-from runner.cli.groups import ProjectCommand, json_option
+from runner.cli.groups import ProjectCommand, json_option, no_reuse_option
 from runner.cli.project import Project, pass_project
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ INTERRUPTED = 130
 @click.command("run", cls=ProjectCommand)
 @click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=complete_job)
 @click.option("-k", "--keep-going", is_flag=True, help="After a failure, run the jobs that do not depend on it.")
+@no_reuse_option
 @json_option
 @pass_project
 def run(project: Project, jobs: Sequence[str], keep_going: bool, as_json: bool) -> int:
@@ -40,7 +41,8 @@ def run(project: Project, jobs: Sequence[str], keep_going: bool, as_json: bool) 
 
     With --json one object a job on stdout, and no output of jobs: job, status (succeeded, failed,
     skipped, cancelled), duration_ms, attempts, function, version, output_bytes, output_path,
-    memory_peak_bytes, error_class, message. Exit status 0 when all succeeded, 1 when a job failed;
+    memory_peak_bytes, records_reused (1 if the result of a pure function was known), error_class,
+    message. Exit status 0 when all succeeded, 1 when a job failed;
     3 or 4 when all that failed did so for want of something or because of the store.
 
     \b
@@ -97,6 +99,7 @@ def _facts(report: JobReport) -> dict[str, object]:
         "output_bytes": report.output_bytes,
         "output_path": str(report.output_path) if report.output_path else None,
         "memory_peak_bytes": report.memory_peak_bytes,
+        "records_reused": report.records_reused,
         "error_class": error.error_class if error else None,
         "message": str(error) if error else report.reason or None,
     }
@@ -120,7 +123,8 @@ def _rows(reports: Sequence[JobReport]) -> Iterator[tuple[str, ...]]:
             continue
         size = console.size(report.output_bytes) if report.error is None else ""
         what = report.error.error_class if report.error else _shown(report.output_path)
-        yield job, status, console.duration(report.duration_ms), str(report.attempts), size, what
+        attempts = "reused" if report.records_reused else str(report.attempts)
+        yield job, status, console.duration(report.duration_ms), attempts, size, what
 
 
 def _shown(path: Path | None) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner.cli import console
-from runner.cli.groups import ProjectCommand
+from runner.cli.groups import ProjectCommand, no_reuse_option
 from runner.cli.project import Project, pass_project
 from runner.errors import RunnerError
 
@@ -56,6 +56,7 @@ class Seconds(click.FloatRange):
     help="Seconds after which another daemon takes over the work of one that died.",
 )
 @click.option("--drain", is_flag=True, help="End as soon as nothing is ready or running.")
+@no_reuse_option
 @click.option("--json", "as_json", is_flag=True, help="Log JSON, one object a line.")
 @click.option("-v", "--verbose", is_flag=True, help="Log what went well, too.")
 @pass_project

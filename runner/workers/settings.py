@@ -27,3 +27,7 @@ class WorkerSettings:
     allow_missing_walls: tuple[str, ...] = field(
         default=(), metadata={"doc": "Walls around the sandbox that may be missing; `runner doctor` lists them"}
     )
+
+    def identity(self, engine: str) -> str:
+        """See Provider.identity: an engine, as it calls itself, with the limits that decide about results."""
+        return f"{engine}, input {self.input_limit_mb} MiB, output {self.output_limit_mb} MiB"
