@@ -38,10 +38,9 @@ class JobReport:
     output: bytes | None = field(default=None, repr=False)
     """The output itself, for a job that names no output file."""
     memory_peak_bytes: int = 0
-    records_reused: int = 0
-    """1 if the output is that of an earlier run of a pure function, which was not run again."""
     error: RunnerError | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Of a batch, its records by what became of them."""
+    """Of a batch, its records by what became of them. `records_reused` is 1 for a job whose output is that of
+    an earlier run of its pure function, which was not run again."""
     reason: str = ""
     """Why there was no whole run, of one that is `skipped` or `cancelled`."""

@@ -24,7 +24,8 @@ class Counts:
     records_quarantined: int = 0
     """Failed records that were kept apart."""
     records_reused: int = 0
-    """Those of `records_in` that an earlier process, or an earlier run, had done already."""
+    """Those of `records_in` that an earlier process, or an earlier run, had done already, and those of a pure
+    function whose result was known."""
     attempts: int = 0
     """Invocations, repeated ones included."""
     bytes_in: int = 0

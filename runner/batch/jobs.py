@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from runner.app import Runner
 from runner.automatic import AutoExecutor
 from runner.batch.backfill import chosen_partitions
+from runner.batch.counts import Counts
+from runner.batch.engine import Execute
 from runner.batch.merging import MergeRun
 from runner.batch.partitions import Partition
 from runner.batch.plan import Plan, plan_of
 from runner.batch.report import BatchReport, View
+from runner.batch.reusing import Memory, Reusing
 from runner.batch.running import BatchRun, Choices, Parts
 from runner.config import JobConfig
 from runner.contracts import FunctionExecutor
@@ -74,7 +79,17 @@ def _parts(runner: Runner, plan: Plan, tell: Callable[[str], None], watch: Calla
         except StoreError as error:
             runner.tell_once(f"log lines of {function.name} could not be kept: {error}")
 
-    return Parts(execute=execute, keep_logs=keep_logs, tell=tell, watch=watch)
+    return Parts(execute=execute, reuse=_reuse(runner, plan), keep_logs=keep_logs, tell=tell, watch=watch)
+
+
+def _reuse(runner: Runner, plan: Plan) -> Callable[[Execute, Counts], Execute]:
+    """Known results go before what makes them where a record is an input by itself, of a pure function."""
+    function, reuse = plan.function, runner.reuse
+    recipe = reuse.recipe(function, plan.context.env_vars) if plan.keys.isolation == "record" else None
+    if recipe is None:
+        return lambda execute, _: execute
+    memory = Memory(find=partial(reuse.find, recipe.digest()), keep=partial(reuse.put, function))
+    return lambda execute, counts: Reusing(execute, counts, memory, time.monotonic)
 
 
 def run_all(

@@ -30,6 +30,8 @@ class Parts:
     """What a batch needs of the program around it."""
 
     execute: Execute
+    reuse: Callable[[Execute, Counts], Execute] = field(default=lambda execute, _: execute)
+    """Puts what is known of results before what makes them; counts what it takes."""
     keep_logs: Callable[[Sequence[LogEntry]], None]
     tell: Callable[[str], None]
     """Tells the user one sentence."""
@@ -134,7 +136,7 @@ class BatchRun:
         )
         parts.watch(self._view(reader, feed))
         kind = AnyOrder if plan.keys.order == "any" else Engine
-        kind(feed, output, keeping).run(parts.execute)
+        kind(feed, output, keeping).run(parts.reuse(parts.execute, self._counts))
         self._save(Written(None), plan.sink.cut(), finished=True)
 
     def _begin(self) -> Checkpoint | None:

@@ -41,9 +41,9 @@ def run(project: Project, jobs: Sequence[str], keep_going: bool, as_json: bool) 
 
     With --json one object a job on stdout, and no output of jobs: job, status (succeeded, failed,
     skipped, cancelled), duration_ms, attempts, function, version, output_bytes, output_path,
-    memory_peak_bytes, records_reused (1 if the result of a pure function was known), error_class,
-    message. Exit status 0 when all succeeded, 1 when a job failed;
-    3 or 4 when all that failed did so for want of something or because of the store.
+    memory_peak_bytes, records_reused (1 if the result of a pure function was known; --no-reuse runs it
+    all the same), error_class, message. Exit status 0 when all succeeded, 1 when a job failed; 3 or 4
+    when all that failed did so for want of something or because of the store.
 
     \b
     Examples:
@@ -99,7 +99,6 @@ def _facts(report: JobReport) -> dict[str, object]:
         "output_bytes": report.output_bytes,
         "output_path": str(report.output_path) if report.output_path else None,
         "memory_peak_bytes": report.memory_peak_bytes,
-        "records_reused": report.records_reused,
         "error_class": error.error_class if error else None,
         "message": str(error) if error else report.reason or None,
     }
@@ -123,7 +122,7 @@ def _rows(reports: Sequence[JobReport]) -> Iterator[tuple[str, ...]]:
             continue
         size = console.size(report.output_bytes) if report.error is None else ""
         what = report.error.error_class if report.error else _shown(report.output_path)
-        attempts = "reused" if report.records_reused else str(report.attempts)
+        attempts = "reused" if report.counts.get("records_reused") and not report.attempts else str(report.attempts)
         yield job, status, console.duration(report.duration_ms), attempts, size, what
 
 
