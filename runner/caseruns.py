@@ -77,24 +77,16 @@ def _check_known(name: str, known: Iterable[str], what: str, file: str) -> None:
 
 
 def functions_of(case: CaseConfig, config: Config) -> list[str]:
-    """The functions that a case may run, those of jobs that its steps start included, each once."""
+    """The functions that a case may run, those of jobs that its steps start included, each once; not those of
+    mocked steps."""
     if case.function is not None:
         return [case.function]
-    found: dict[str, None] = {}
-    pending: list[tuple[str | None, set[str]]] = [(case.job, set(case.mocks))]
-    seen: set[str] = set()
-    while pending:
-        name, mocked = pending.pop()
-        if name is None or name in seen:
-            continue
-        seen.add(name)
-        job = config.jobs[name]
-        steps = [*job.steps.values(), *([job.on_failure] if job.on_failure is not None else [])]
-        run = [job.run, job.batch.function if job.batch is not None else None]
-        run += [step.run for step in steps if step.name not in mocked]
-        found |= dict.fromkeys(function for function in run if function is not None)
-        pending += [(step.job, set()) for step in steps if step.name not in mocked]
-    return list(found)
+    job = config.jobs[case.job or ""]
+    if not job.steps:
+        return list(job.functions)
+    steps = [step for step in (*job.steps.values(), job.on_failure) if step is not None and step.name not in case.mocks]
+    started = [function for step in steps if step.job is not None for function in config.functions_of(step.job)]
+    return list(dict.fromkeys([step.run for step in steps if step.run is not None] + started))
 
 
 # Where
@@ -251,7 +243,9 @@ class CaseRuns:
         if job.run is not None:
             given = case.input or job.input
             return self._call(case, job.run, {**job.env_vars, **case.env_vars}, given.read() if given else b"")
-        raise UsageError("pipelines cannot be tested yet")
+        from runner import casepipelines
+
+        return casepipelines.run(self, case, job)
 
     def _call(self, case: CaseConfig, name: str, env_vars: Mapping[str, str], data: bytes) -> Outcome:
         try:

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from runner.config import CaseConfig, Expectation, ExpectedOutput, JobConfig, JobInput, Mock
+from runner.config import CaseConfig, Expectation, ExpectedOutput, JobConfig, JobInput, Mock, StepConfig
 from runner.errors import InvalidInput, InvocationError, RunnerError
 from runner.kinds import INVALID
+from runner.plan import ON_FAILURE
 from runner.schema import Given
-from runner.steps import ON_FAILURE, fits
+from runner.stepkeys import fits
 from runner.yamlnodes import Entries, Node, join
 
 COUNTS = ("records_in", "records_out", "failed")
@@ -135,7 +136,7 @@ class CaseReader:
                 given.reader.mismatch(node, where, f"a value of type {param.type}")
         if "params" in given.keys and "input" in given.keys:
             given.report("input", "'input' cannot stand beside 'params', which are the keys of a pipeline's input")
-        known = {**job.steps, **({ON_FAILURE: job.on_failure} if job.on_failure is not None else {})}
+        known = _steps_of(job)
         for name, mock in given.values.get("mocks", {}).items():
             step = known.get(name)
             if step is None:
@@ -248,9 +249,15 @@ def _check_steps(expect: Given, job: JobConfig | None) -> None:
     if job is None or not job.steps:
         expect.report("steps", "'steps' goes with a pipeline, which is a job with `steps`")
         return
+    known = _steps_of(job)
     for name in expect.values.get("steps", {}):
-        if name not in job.steps:
-            _report_name(expect, "steps", name, f"job {job.name!r} has no step {name!r}", job.steps)
+        if name not in known:
+            _report_name(expect, "steps", name, f"job {job.name!r} has no step {name!r}", known)
+
+
+def _steps_of(job: JobConfig) -> dict[str, StepConfig]:
+    """All that a pipeline may run, by name."""
+    return {**job.steps, **({ON_FAILURE: job.on_failure} if job.on_failure is not None else {})}
 
 
 def _entry(given: Given, key: str, name: str) -> tuple[Node, Node, str]:
