@@ -21,6 +21,7 @@ from runner.errors import InvocationError, RunnerError, Stopped
 from runner.files import write_whole
 from runner.models import Function, InvocationContext, InvocationResult
 from runner.outcomes import outcome_of, sound
+from runner.recordings import with_kept
 from runner.pipelines import Pipelines
 from runner.runs import Cancelled, Claim, Outcome, Released
 
@@ -149,9 +150,13 @@ class Carrier:
         )
         if job is not None and job.batch is not None:
             return self._batch(claim, function, job, context, watch)
+        context = replace(context, record=self._runner.config.record)
         executor = self._runner.executor_for(function)
         watch.begin((claim,), lambda: executor.stop(context.request_id))
-        return self._runner.dispatcher.try_once(executor, function, data, context)
+        result = self._runner.dispatcher.try_once(executor, function, data, context)
+        file_input = None if data is claim.payload else data
+        keeps_output = job is None or job.output is None
+        return with_kept(result, function, context, file_input=file_input, keeps_output=keeps_output)
 
     def _batch(
         self, claim: Claim, function: Function, job: JobConfig, context: InvocationContext, watch: Watch
@@ -211,10 +216,11 @@ class Carrier:
         """The results of the executor in order; what it raises is the result of all that are left."""
         error: RunnerError = InvocationError("its executor told no result")
         try:
-            context = self._context(claims[0], function, job)
+            context = replace(self._context(claims[0], function, job), record=self._runner.config.record)
             executor = self._runner.executor_for(function)
             watch.begin(claims, lambda: executor.stop(context.request_id))
-            yield from executor.execute_many(function, [claim.payload for claim in claims], context)
+            for result in executor.execute_many(function, [claim.payload for claim in claims], context):
+                yield with_kept(result, function, context)
         except RunnerError as raised:
             error = raised
         except Exception as raised:  # an executor is foreign code

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from runner.batchkeys import BatchKeys
 from runner.errors import FileUnavailable, NotAvailable, UsageError
-from runner.jobskeys import InputKeys, RetentionKeys, ReuseKeys
-from runner.models import FunctionDefinition
+from runner.jobskeys import InputKeys, RecordingKeys, RetentionKeys, ReuseKeys
+from runner.models import FunctionDefinition, Recording
 from runner.stepkeys import MAX_ITEMS, ConcurrencyKeys, ItemError, ParamType
 
 
@@ -274,12 +274,19 @@ class Config:
     """By queue, how many of its runs may be running at once."""
     retention: RetentionKeys = field(default_factory=RetentionKeys)
     reuse: ReuseKeys = field(default_factory=ReuseKeys)
+    recording: RecordingKeys = field(default_factory=RecordingKeys)
     tests: Mapping[str, CaseConfig] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def folder(self) -> Path:
         """The folder of jobs.yaml, from which its relative paths are meant."""
         return self.path.parent
+
+    @property
+    def record(self) -> Recording | None:
+        """What executors are to record of queued runs."""
+        keys = self.recording
+        return None if keys.keep == "none" else Recording(keep_all=keys.keep == "all", limit_bytes=keys.max_kb * 1024)
 
     def functions_of(self, name: str) -> tuple[str, ...]:
         """The functions that a job runs, by itself and by the jobs that its steps start; each once."""

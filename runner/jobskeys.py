@@ -332,6 +332,20 @@ class ReuseKeys:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RecordingKeys:
+    """What is recorded of queued runs, so that `runner replay` can run them again with the same clock, random
+    bytes and host answers."""
+
+    keep: Literal["failures", "all", "none"] = field(
+        default="failures", metadata=_doc("Of which attempts: those that failed, all, or none.")
+    )
+    max_kb: int = field(
+        default=1024,
+        metadata=_doc("The most that is kept of one attempt; beyond it a recording is cut.", minimum=1, maximum=65536),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FileKeys:
     """The file as a whole."""
 
@@ -364,6 +378,10 @@ class FileKeys:
         metadata=_doc(
             "How results of pure functions are used again.", called=("cache", "results"), example="{max_mb: 256}"
         ),
+    )
+    recording: RecordingKeys = field(
+        default_factory=RecordingKeys,
+        metadata=_doc("What is recorded, for `runner replay`.", called=("record", "replay"), example="{keep: all}"),
     )
     functions: Mapping[Named, Annotated[FunctionKeys, Partial()]] = field(
         default_factory=dict, metadata=_doc("Functions by name.", called=("function",))

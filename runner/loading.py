@@ -24,6 +24,7 @@ from runner.jobskeys import (
     FileKeys,
     FunctionKeys,
     JobKeys,
+    RecordingKeys,
     RetentionKeys,
     ReuseKeys,
     SecretKeys,
@@ -112,6 +113,7 @@ class _Loader:
             queues=MappingProxyType({name: keys.concurrency for name, keys in file.values.get("queues", {}).items()}),
             retention=file.values.get("retention", RetentionKeys()),
             reuse=file.values.get("reuse", ReuseKeys()),
+            recording=file.values.get("recording", RecordingKeys()),
             tests=MappingProxyType(self._tests(file, jobs)),
         )
 

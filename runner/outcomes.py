@@ -38,19 +38,20 @@ def outcome_of(
     does and then leaves a dead letter, to be redriven once it is there.
     """
     error, run_id, token = result.error, claim.run_id, claim.token
-    duration_ms, peak, logs = result.duration_ms, result.memory_peak_bytes, result.logs
+    measured = (result.duration_ms, result.memory_peak_bytes, result.logs)
+    recording = result.recording
     if error is None:
-        return Succeeded(run_id, token, result.output or b"", duration_ms, peak, logs)
+        return Succeeded(run_id, token, result.output or b"", *measured, recording=recording)
     failure = Failure.of(error)
     if isinstance(error, WorkerLost):
-        return Lost(run_id, token, failure, duration_ms, peak, logs)
+        return Lost(run_id, token, failure, *measured, recording=recording)
     attempts = claim.failures + 1
     if not error.retryable and not _may_change(error):
-        return Failed(run_id, token, failure, duration_ms, peak, logs)
+        return Failed(run_id, token, failure, *measured, recording=recording)
     if attempts > claim.retry_count:
-        return Dead(run_id, token, failure, duration_ms, peak, logs)
+        return Dead(run_id, token, failure, *measured, recording=recording)
     wait = delay_seconds(attempts=attempts, retry_delay_seconds=retry_delay_seconds, chance=chance)
-    return Retry(run_id, token, now + timedelta(seconds=wait), failure, duration_ms, peak, logs)
+    return Retry(run_id, token, now + timedelta(seconds=wait), failure, *measured, recording=recording)
 
 
 def _may_change(error: RunnerError) -> bool:

@@ -181,7 +181,9 @@ class Succeeded(NamedTuple):
     reuse: str = ""
     """What is to be known later of its result's reuse, as runner.reuse writes it; mostly empty."""
     recording: bytes | None = None
-    """What is kept to replay the attempt, as runner.replays writes it; likewise below."""
+    """What is kept to replay the attempt, as runner.replay reads it; likewise below."""
+    state: bytes = b""
+    """What a run that was Parked leaves at its end; empty: what it left before. Likewise below."""
 
 
 class Retry(NamedTuple):
@@ -207,6 +209,7 @@ class Failed(NamedTuple):
     memory_peak_bytes: int = 0
     logs: Sequence[LogEntry] = ()
     recording: bytes | None = None
+    state: bytes = b""
 
 
 class Dead(NamedTuple):

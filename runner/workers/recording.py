@@ -12,14 +12,11 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from runner.errors import HostCallRefused, InvocationError, ReplayDiverged
 from runner.workers.wire import UNREADABLE, decode_error, encode_error
-from runner.workers.world import REAL, Alarm, PureWorld, World
-
-if TYPE_CHECKING:
-    from runner.workers.engine import Call
+from runner.workers.world import REAL, Alarm, Caller, PureWorld, World
 
 SHORTEST_SECRET: Final = 4
 """Shorter values are not looked for in what is recorded: they would be found everywhere."""
@@ -95,7 +92,7 @@ class RecordingWorld(World):
         self._note(12 + 6 * len(due), "wait", due)
         return due
 
-    def ask(self, call: Call, name: str, arguments: Sequence[bytes]) -> bytes:
+    def ask(self, call: Caller, name: str, arguments: Sequence[bytes]) -> bytes:
         """See World."""
         digests = _digests(arguments, self._secrets)
         size = 40 + len(name) + 90 * len(digests)
@@ -105,7 +102,7 @@ class RecordingWorld(World):
             error_facts = _masked_error(error, self._secrets)
             self._note(size + len(_encode(error_facts)), "host", name, digests, "error", error_facts)
             raise
-        told = _masked(answer, self._secrets)
+        told = masked(answer, self._secrets)
         self._note(size + _base64_size(len(told)), "host", name, digests, "answer", told)
         return answer
 
@@ -193,7 +190,7 @@ class ReplayingWorld(World):
             raise ReplayDiverged(self._place, f"it waits for {len(alarms)} clocks, in the recording for {len(due)}")
         return due
 
-    def ask(self, call: Call, name: str, arguments: Sequence[bytes]) -> bytes:  # noqa: ARG002
+    def ask(self, call: Caller, name: str, arguments: Sequence[bytes]) -> bytes:  # noqa: ARG002
         """Does nothing but answer."""
         digests = _digests(arguments, self._secrets)
         told = _shown(("host", name, digests))
@@ -202,7 +199,7 @@ class ReplayingWorld(World):
             raise decode_error(_encode(answer))
         return bytes(answer)
 
-    def no_secret(self, call: Call, name: str) -> InvocationError:
+    def no_secret(self, call: Caller, name: str) -> InvocationError:
         """See World."""
         if name not in self._absent:
             return super().no_secret(call, name)
@@ -279,11 +276,12 @@ def _shown(call: Sequence[Any]) -> str:
 
 def _digests(arguments: Sequence[bytes], secrets: Mapping[str, str]) -> list[list[Any]]:
     """What is kept of arguments: enough to compare them. Secrets count by their name."""
-    masked = [_masked(argument, secrets) for argument in arguments]
-    return [[hashlib.sha256(argument).hexdigest(), len(argument)] for argument in masked]
+    told = (masked(argument, secrets) for argument in arguments)
+    return [[hashlib.sha256(argument).hexdigest(), len(argument)] for argument in told]
 
 
-def _masked(data: bytes, secrets: Mapping[str, str]) -> bytes:
+def masked(data: bytes, secrets: Mapping[str, str]) -> bytes:
+    """The data with the names of secrets in place of their values."""
     for name, value in secrets.items():
         if len(value) >= SHORTEST_SECRET:
             data = data.replace(value.encode(), f"<secret {name}>".encode())
@@ -293,8 +291,8 @@ def _masked(data: bytes, secrets: Mapping[str, str]) -> bytes:
 def _masked_error(error: InvocationError, secrets: Mapping[str, str]) -> Any:
     """The error as `encode_error` tells it, without its tail: that comes anew with a replay."""
     name, fields, _ = json.loads(encode_error(error))
-    masked = {
-        key: _masked(value.encode("utf-8", "replace"), secrets).decode() if isinstance(value, str) else value
+    told = {
+        key: masked(value.encode("utf-8", "replace"), secrets).decode() if isinstance(value, str) else value
         for key, value in fields.items()
     }
-    return [name, masked, ""]
+    return [name, told, ""]

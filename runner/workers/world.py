@@ -10,13 +10,10 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, NamedTuple, Protocol
 
 from runner.errors import GrantMissing, HostCallRefused, InvocationError
-
-if TYPE_CHECKING:
-    from runner.workers.engine import Call
 
 PURE_REALTIME_NS: Final = 946_684_800_000_000_000
 """What a pure function's clock shows, always: 2000-01-01T00:00:00Z."""
@@ -36,6 +33,25 @@ class Alarm(NamedTuple):
     realtime: bool
     ns: int
     relative: bool
+
+
+class Log(Protocol):
+    """What a guest has logged."""
+
+    @property
+    def tail(self) -> str:
+        """The end of standard error."""
+
+
+class Caller(Protocol):
+    """What a world looks at of a Call."""
+
+    @property
+    def host_calls(self) -> Collection[str]: ...
+    @property
+    def ask_app(self) -> Callable[[str, Sequence[bytes]], bytes]: ...
+    @property
+    def logs(self) -> Log: ...
 
 
 class World:
@@ -79,16 +95,16 @@ class World:
                 return [left <= 0 for left in rest]
             time.sleep(min(min(rest) / 1e9, _LONGEST_SLEEP_SECONDS))
 
-    def ask(self, call: Call, name: str, arguments: Sequence[bytes]) -> bytes:
+    def ask(self, call: Caller, name: str, arguments: Sequence[bytes]) -> bytes:
         """The app's answer to a host call. Raises the InvocationError that it answers with."""
         if name not in call.host_calls:
             raise HostCallRefused(name, "NotAvailable", "nothing here answers it", stderr_tail=call.logs.tail)
         return call.ask_app(name, arguments)
 
-    def check(self, call: Call, name: str) -> None:
+    def check(self, call: Caller, name: str) -> None:
         """Raise the InvocationError with which a guest ends that asks its host what it may not."""
 
-    def no_secret(self, call: Call, name: str) -> InvocationError:
+    def no_secret(self, call: Caller, name: str) -> InvocationError:
         """How a guest ends that asks for a secret of which there is no value."""
         return GrantMissing("get_secret", f"`secrets: [{name}]`", stderr_tail=call.logs.tail)
 
@@ -145,16 +161,16 @@ class PureWorld(World):
         due = 0 if at_once else max(0, min(rest))
         return [left <= due for left in rest]
 
-    def ask(self, call: Call, name: str, arguments: Sequence[bytes]) -> bytes:  # noqa: ARG002
+    def ask(self, call: Caller, name: str, arguments: Sequence[bytes]) -> bytes:  # noqa: ARG002
         """Never answers."""
         raise _impure(call, name)
 
-    def check(self, call: Call, name: str) -> None:
+    def check(self, call: Caller, name: str) -> None:
         """Always raises."""
         raise _impure(call, name)
 
 
-def _impure(call: Call, name: str) -> InvocationError:
+def _impure(call: Caller, name: str) -> InvocationError:
     reason = "a pure function may ask its host for nothing"
     return HostCallRefused(name, "NotAvailable", reason, stderr_tail=call.logs.tail)
 
