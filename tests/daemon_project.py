@@ -23,7 +23,7 @@ from runner_sqlite.bell import Bell
 from runner_sqlite.functions import SqliteRegistry
 from runner_sqlite.runs import SqliteRunStore
 
-from runner.ledger import Run
+from runner.ledger import Run, RunFilter
 from runner.models import Function
 from runner.run_store import RunStore
 from runner.runs import Claim, Claimant, NewRun, RunStatus
@@ -46,7 +46,22 @@ def create(settings, host):
 @hookimpl
 def runner_executors():
     return [Provider(name="puppet", summary="for tests", create=create, settings=WorkerSettings)]
+
+class Builder:
+    suffixes, version = (".slow",), "1"
+
+    def build(self, source):
+        import time
+        source.with_suffix(".begun").touch()
+        while not source.with_suffix(".done").exists():
+            time.sleep(0.01)
+        return source.with_suffix(".wasm").read_bytes()
+
+@hookimpl
+def runner_builders():
+    return [Provider(name=".slow", summary="for tests", create=lambda settings, host: Builder())]
 """
+"""An executor for puppets, and a builder that takes its time: until there is a file `.done` beside the source."""
 
 SAY = steps(["say", "hello"])
 FOREVER = steps(["sleep", 1000])
@@ -222,10 +237,11 @@ class DaemonProject(CliProject):
         finally:
             daemon.close()
 
-    def enqueue(self, *payloads: bytes, **facts: Any) -> list[int]:
-        """Accept a run of `work` for each payload, without any part of a daemon; their ids."""
+    def enqueue(self, *payloads: bytes, moment: datetime | None = None, **facts: Any) -> list[int]:
+        """Accept a run of `work` for each payload, now or then, without any part of a daemon; their ids."""
         new = NewRun("shop", **{"job": "work", "function": "guest", "function_version": 1, **facts})
-        made = self.store.enqueue([new._replace(payload=payload) for payload in payloads], now=now())
+        runs = [new._replace(payload=payload) for payload in payloads]
+        made = self.store.enqueue(runs, now=moment or now())
         return [run.run_id for run in made]
 
     def ended(self, *run_ids: int, seconds: float = WAIT_SECONDS) -> list[Run]:
@@ -260,6 +276,14 @@ class DaemonProject(CliProject):
             return found if len(found) >= count else []
 
         return list(eventually(busy, seconds=WAIT_SECONDS))
+
+    def kept(self) -> set[int]:
+        """The runs that the store still has."""
+        return {run.run_id for run in self.store.list_runs(RunFilter(), limit=100_000)}
+
+    def claim_all(self, moment: datetime) -> list[Claim]:
+        """Claim everything, as a daemon that lives at that moment."""
+        return self.store.claim(Claimant(owner="another", namespace="shop"), 100_000, now=moment)
 
     def take_over(self, seconds: float) -> list[Claim]:
         """Claim what has run out so much later, as another daemon would."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runner.models import LogLevel
-from runner.runs import MAX_LOG_LINES, RunStatus
+from runner.runs import MAX_LOG_LINES, RunStatus, Succeeded
 from tests.daemon_project import (
     FOREVER,
     HANG,
@@ -126,6 +126,19 @@ def test_it_keeps_nothing_of_what_is_over(project: DaemonProject) -> None:
     assert list((project.folder / ".runner/daemons").iterdir()) == []
 
 
+def test_what_is_past_its_retention_is_deleted_while_it_works(project: DaemonProject) -> None:
+    week = -7 * 86_400
+    old = project.enqueue(*[SAY] * 1200, moment=project.now(week))
+    for claim in project.claim_all(project.now(week)):
+        project.store.finish([Succeeded(claim.run_id, claim.token, b"")], now=project.now(week))
+    project.jobs(more="retention: {runs_days: 6}")
+    with project.serving():
+        new = project.enqueue(*[SAY] * 20)
+        eventually(lambda: project.kept() == set(new), seconds=30)
+        project.ended(*new)
+    assert not project.kept() & set(old)
+
+
 # Failure
 
 
@@ -234,6 +247,31 @@ def test_a_second_signal_ends_at_once(project: DaemonProject, number: signal.Sig
     assert project.attempts(run_id) == ["released"]
 
 
+def test_a_signal_while_it_starts_ends_it(project: DaemonProject) -> None:
+    slow_to_build(project)
+    with project.serving(ready=False) as daemon:
+        eventually(lambda: (project.folder / "guest.begun").exists(), seconds=30)
+        assert daemon.stop() == 0
+        assert daemon.other == []
+    assert list((project.folder / ".runner").glob("daemons/*")) == []
+
+
+def test_a_signal_while_it_loads_again_ends_it(project: DaemonProject) -> None:
+    with project.serving() as daemon:
+        slow_to_build(project)
+        eventually(lambda: (project.folder / "guest.begun").exists())
+        project.ended(*project.enqueue(SAY))  # it goes on meanwhile
+        assert daemon.stop() == 0
+    assert project.store.owners() == []
+
+
+def slow_to_build(project: DaemonProject) -> None:
+    """Let jobs.yaml have a source that takes for ever to build."""
+    project.write("guest.slow", b"")
+    text = (project.folder / "jobs.yaml").read_text()
+    project.write("jobs.yaml", text.replace("wasm: guest.wasm", "source: guest.slow"))
+
+
 def test_drained_it_ends_by_itself(project: DaemonProject) -> None:
     with project.serving("--drain") as daemon:
         assert daemon.wait() == 0
@@ -329,3 +367,10 @@ def test_two_daemons_share_the_work(project: DaemonProject) -> None:
         project.ended(*project.enqueue(SAY))
         assert other.stop() == 0
     assert project.store.counters() == {"late_results_refused": 0, "leases_taken_over": 0}
+
+
+@pytest.mark.parametrize("option", [("--lease", "inf"), ("--lease", "0.5"), ("--grace", "nan"), ("--lanes", "0")])
+def test_an_option_that_makes_no_sense_is_refused(project: DaemonProject, option: tuple[str, str]) -> None:
+    done = project.run("serve", *option)
+    assert done.status == 2
+    assert option[1] in done.err
