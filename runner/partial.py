@@ -30,6 +30,7 @@ class PartialFile:
         self._length = 0
         self._waiting: list[bytes] = []
         self._buffered = 0
+        self._failure: FileUnavailable | None = None
 
     @property
     def length(self) -> int:
@@ -71,13 +72,16 @@ class PartialFile:
 
     def flush(self) -> None:
         """Hand all that was appended to the system. Raises FileUnavailable, also for a full disk."""
+        if self._failure is not None:
+            raise self._failure
         waiting, self._waiting, self._buffered = self._waiting, [], 0
         view = memoryview(b"".join(waiting))
         try:
             while view:
                 view = view[os.write(self._descriptor, view) :]
         except OSError as error:
-            raise self._refused(error) from error
+            self._failure = self._refused(error)  # something is missing now: never sync what follows
+            raise self._failure from error
 
     def sync(self) -> None:
         """Bring all that was appended to the disk. Raises FileUnavailable."""
@@ -108,7 +112,7 @@ class PartialFile:
     def close(self) -> None:
         """Give the file and its lock back. What is not published stays. May be called twice."""
         self._waiting.clear()
-        self._buffered = 0
+        self._buffered, self._failure = 0, None
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -38,8 +38,11 @@ class Keeping:
 
     every: int
     """Records from one cut to the next."""
-    save: Callable[[Written, Position], None]
-    """Make a checkpoint: this of the source is written, up to this position of the sink. May take its time."""
+    mark: Callable[[Written, Position], None]
+    """Remember what a checkpoint made here would say: this of the source is written, up to this position of
+    the sink."""
+    save: Callable[[], None]
+    """Make the checkpoint that was marked last. May take its time."""
     keep_logs: Callable[[Sequence[LogEntry]], None]
     """Take some log lines of guests."""
     clock: Callable[[], float]
@@ -134,10 +137,10 @@ class Engine:
     def _cut(self, written: Written) -> None:
         """The output is cut at the same places in every run; whether a checkpoint is made there is a
         matter of time."""
-        cut = self._output.sink.cut()
+        self._keeping.mark(written, self._output.sink.cut())
         clock = self._keeping.clock
         started = clock()
         if started >= self._save_after:
-            self._keeping.save(written, cut)
+            self._keeping.save()
             ended = clock()
             self._save_after = ended + SHARE * (ended - started)

@@ -124,11 +124,14 @@ class MergeRun(BatchRun):
         on_error = replace(plan.on_error, max_errors=None, max_rate=None)
         output = MergingOutput(sink=plan.sink, quarantine=quarantine, on_error=on_error, counts=self._counts)
         feed = Feed(reader, self._retries(), chunked=False)
-        keeping = Keeping(every=records + 1, save=_nothing, keep_logs=parts.keep_logs, clock=parts.clock)
+        keeping = Keeping(
+            every=records + 1, mark=self._mark, save=self._save, keep_logs=parts.keep_logs, clock=parts.clock
+        )  # which is never: what runs again is little, and nothing of it is lost
         parts.watch(self._view(reader, feed))
         Engine(feed, output, keeping).run(parts.execute)
         plan.sink.copy(None)
-        self._save(Written(None), plan.sink.cut(), finished=True)
+        self._mark(Written(None), plan.sink.cut(), finished=True)
+        self._save()
 
     def _note(self, report: BatchReport) -> None:
         """See BatchRun. What was there before is there still."""
@@ -146,7 +149,3 @@ class MergeRun(BatchRun):
         done = last["records_in"] - records
         kept = {name: last[name] for name in ("records_out", "bytes_out", "output_offset")}
         return Counts(records_in=done, records_reused=done, **kept)
-
-
-def _nothing(written: Written, sink: Position) -> None:
-    """No checkpoint: what is run again is little, and nothing of it is lost."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -63,6 +64,7 @@ class BatchRun:
         self._quarantine = (
             None if plan.quarantine is None else QuarantineFile(plan.project / plan.quarantine, plan.quarantine)
         )
+        self._marked: Checkpoint | None = None
         self._resumable = plan.source.resumable and plan.sink.resumable
 
     def run(self) -> BatchReport:
@@ -93,6 +95,8 @@ class BatchRun:
                 self._publish()
             except (RunnerError, KeyboardInterrupt) as raised:
                 error = raised if isinstance(raised, RunnerError) else None
+                with contextlib.suppress(RunnerError):  # of a full disk, say, which is what ended it
+                    self._save()
                 if not isinstance(error, CheckpointOutdated):
                     self._note(self._report("failed" if error else "cancelled", started, error))
                 raise
@@ -132,12 +136,17 @@ class BatchRun:
         output = Output(sink=plan.sink, quarantine=self._quarantine, on_error=plan.on_error, counts=self._counts)
         feed = Feed(reader, self._retries(), chunked=plan.keys.isolation == "chunk")
         keeping = Keeping(
-            every=plan.keys.checkpoint.every, save=self._save, keep_logs=parts.keep_logs, clock=parts.clock
+            every=plan.keys.checkpoint.every,
+            mark=self._mark,
+            save=self._save,
+            keep_logs=parts.keep_logs,
+            clock=parts.clock,
         )
         parts.watch(self._view(reader, feed))
         kind = AnyOrder if plan.keys.order == "any" else Engine
         kind(feed, output, keeping).run(parts.reuse(parts.execute, self._counts))
-        self._save(Written(None), plan.sink.cut(), finished=True)
+        self._mark(Written(None), plan.sink.cut(), finished=True)
+        self._save()
 
     def _begin(self) -> Checkpoint | None:
         """Where to begin; None at the beginning."""
@@ -165,23 +174,27 @@ class BatchRun:
             self._parts.tell(f"{self._plan.title}: {change}")
         self._state.adopt(now)
 
-    def _save(self, written: Written, sink: Position, *, finished: bool = False) -> None:
-        if not (finished or self._resumable):
-            return
+    def _mark(self, written: Written, sink: Position, *, finished: bool = False) -> None:
+        """Remember what the next checkpoint says."""
         self._counts.output_offset = self._plan.sink.offset
+        self._marked = Checkpoint(
+            source=written.position,
+            ahead=written.ahead,
+            sink=sink,
+            quarantine=0 if self._quarantine is None else self._quarantine.length,
+            counts=self._counts.facts(),
+            finished=finished,
+        )
+
+    def _save(self) -> None:
+        """Make the checkpoint that was marked last, if it would be of use."""
+        marked, self._marked = self._marked, None
+        if marked is None or not (marked.finished or self._resumable):
+            return
         self._plan.sink.sync()
         if self._quarantine is not None:
             self._quarantine.sync()
-        self._state.save(
-            Checkpoint(
-                source=written.position,
-                ahead=written.ahead,
-                sink=sink,
-                quarantine=0 if self._quarantine is None else self._quarantine.length,
-                counts=self._counts.facts(),
-                finished=finished,
-            )
-        )
+        self._state.save(marked)
 
     def _publish(self) -> None:
         self._plan.sink.publish()
