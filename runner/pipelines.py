@@ -96,7 +96,7 @@ class Pipelines:
         began = datetime.fromisoformat(state.begun_at) if state.begun_at else self._now()
         duration_ms = max(0.0, (self._now() - began).total_seconds() * 1e3)
         if move.failure is not None:
-            return Failed(claim.run_id, claim.token, move.failure, duration_ms)
+            return Failed(claim.run_id, claim.token, move.failure, duration_ms, state=state.dump())
         output, logs = b"", []
         job = self._job_of(claim.job)
         last = None if made.last is None else state.steps[made.last]
@@ -111,7 +111,7 @@ class Pipelines:
         if job is not None and job.output is not None:
             write_whole(job.output, output)
             output = b""  # it is in the file: not kept a second time
-        return Succeeded(claim.run_id, claim.token, output, duration_ms, logs=logs)
+        return Succeeded(claim.run_id, claim.token, output, duration_ms, logs=logs, state=state.dump())
 
     def _ended(self, run_id: int, after: int) -> list[StepEnded]:
         found = self._store.steps_ended(run_id, after=after, limit=PAGE)

@@ -70,7 +70,7 @@ def outcome(claim: Claim, kind: str, run_at: datetime) -> Outcome:
     ways: dict[str, Outcome] = {
         "succeeded": Succeeded(run_id, token, b"out", 1.5, 9, LINES),
         "retry": Retry(run_id, token, run_at, BOOM, 2.5, 8, LINES),
-        "failed": Failed(run_id, token, BOOM, 3.5, 7),
+        "failed": Failed(run_id, token, BOOM, 3.5, 7, state=b"s"),
         "dead": Dead(run_id, token, BOOM, 4.5, 6),
         "lost": Lost(run_id, token, BOOM),
         "cancelled": Cancelled(run_id, token, "stopped", 5.5, 5),

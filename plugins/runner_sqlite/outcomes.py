@@ -154,12 +154,13 @@ class Settlement:
         self._recordings: list[tuple[int, int, int, bytes]] = []
         self._dead: list[int] = []
         self._parked: list[tuple[State, Parked]] = []
+        self._states: list[tuple[int, int | None, bytes]] = []
         self._tokens: set[int] = set()
         self._reuse: list[tuple[int, str]] = []
 
     def succeeded(self, state: State, outcome: Succeeded) -> RunStatus:
         """The run ends well."""
-        _, token, output, duration_ms, memory_peak_bytes, logs, reuse, _ = outcome
+        _, token, output, duration_ms, memory_peak_bytes, logs, reuse, _, left = outcome
         run_id, _, attempts, failures, _, _, _, owner, started_at = state
         self._ended.append(
             (
@@ -172,10 +173,14 @@ class Settlement:
             self._logs.append((run_id, attempts, logs))
         if reuse:
             self._reuse.append((run_id, reuse))
+        if left:
+            self._states.append((run_id, started_at, left))
         return RunStatus.SUCCEEDED
 
     def failed(self, state: State, outcome: Failed) -> RunStatus:
         """The run ends as failed."""
+        if outcome.state:
+            self._states.append((state.run_id, state.started_at, outcome.state))
         self._attempt(state, AttemptStatus.FAILED, outcome.failure, outcome)
         return self._end(state._replace(failures=state.failures + 1), RunStatus.FAILED, outcome.failure, outcome)
 
@@ -248,6 +253,8 @@ class Settlement:
             recordings.keep(connection, self._recordings)
         for state, outcome in self._parked:
             pipelines.park(connection, outcome, state.started_at, self._now)
+        if self._states:
+            pipelines.keep_states(connection, self._states)
         if self._tokens:
             connection.execute(_EMPTY_LEASES, (json.dumps(sorted(self._tokens)),))
         if self._dead:

@@ -91,6 +91,15 @@ def park(connection: sqlite3.Connection, outcome: Parked, claimed_at: int | None
         _fill_seats(connection, name)
 
 
+def keep_states(connection: sqlite3.Connection, states: Sequence[tuple[int, int | None, bytes]]) -> None:
+    """Write what runs leave that have ended, each with the moment of its latest claim."""
+    connection.executemany(
+        "INSERT INTO pipelines (run_id, started_at, state) VALUES (?, ?, ?) "
+        "ON CONFLICT (run_id) DO UPDATE SET state = excluded.state",
+        states,
+    )
+
+
 def settle(connection: sqlite3.Connection, ended: Sequence[tuple[int, str]]) -> list[int]:
     """Tell the parents of these runs, which have just ended with these statuses, and wake those that wait
     for it. The children of those that were parents themselves, which are to be cancelled."""

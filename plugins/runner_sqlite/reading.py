@@ -183,10 +183,13 @@ def depth(connection: sqlite3.Connection, namespace: str | None, queues: frozens
         "(:namespace IS NULL OR namespace = :namespace) AND "
         "(:queues IS NULL OR {} IN (SELECT value FROM json_each(:queues)))"
     )
-    # ready = 2 waits for other runs: it is not counted, as those are.
+    # ready = 2 waits for other runs, and is running if it has begun.
+    begun = "EXISTS (SELECT 1 FROM pipelines p WHERE p.run_id = queue.run_id AND p.started_at IS NOT NULL)"
     ready, waiting, running, oldest = connection.execute(
-        "SELECT COALESCE(SUM(ready < 2 AND run_at <= :now), 0), COALESCE(SUM(ready < 2 AND run_at > :now), 0), "
-        "COUNT(token), MIN(CASE WHEN ready < 2 AND run_at <= :now THEN run_at END) "
+        "SELECT COALESCE(SUM(ready < 2 AND run_at <= :now), 0), "
+        f"COALESCE(SUM((ready < 2 AND run_at > :now) OR (ready = 2 AND NOT {begun})), 0), "
+        f"COUNT(token) + COALESCE(SUM(ready = 2 AND {begun}), 0), "
+        "MIN(CASE WHEN ready < 2 AND run_at <= :now THEN run_at END) "
         f"FROM queue WHERE queue_id IN (SELECT queue_id FROM queues WHERE {among.format('name')})",
         wanted,
     ).fetchone()

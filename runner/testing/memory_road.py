@@ -179,6 +179,7 @@ class MemoryRoad(RunStore):
             kept.recordings[kept.attempts] = (outcome.recording, now)
         if isinstance(outcome, Succeeded):
             kept.output, kept.progress, kept.lost_in_a_row = bytes(outcome.output), 100, 0
+            kept.state = outcome.state or kept.state
             kept.reuse = outcome.reuse
             kept.error_class = kept.message = None
             return self._end(kept, RunStatus.SUCCEEDED, now)
@@ -187,6 +188,8 @@ class MemoryRoad(RunStore):
             return self._end(kept, RunStatus.CANCELLED, now)
         if isinstance(outcome, Lost):
             return self._count_lost(kept, outcome.failure, now)
+        if isinstance(outcome, Failed):
+            kept.state = outcome.state or kept.state
         self._try(kept, AttemptStatus.FAILED, outcome.failure, now)
         kept.failures += 1
         if isinstance(outcome, Retry):

@@ -207,10 +207,10 @@ class MemoryRunStore(MemoryRoad):
             return namespace in (None, new.namespace) and (queues is None or new.queue in queues)
 
         with self._lock:
-            ours = [kept for kept in self._live() if is_wanted(kept.new) and not kept.waits]
+            ours = [kept for kept in self._live() if is_wanted(kept.new)]
             letters = [kept for kept in self._letters.values() if is_wanted(kept.new)]
-        pending = [kept.run_at for kept in ours if kept.status is RunStatus.PENDING]
-        ready = [moment for moment in pending if moment <= now]
+        pending = [k for k in ours if k.status is RunStatus.PENDING and not (k.waits and k.begun_at)]
+        ready = [kept.run_at for kept in pending if kept.run_at <= now and not kept.waits]
         return Depth(
             ready=len(ready),
             waiting=len(pending) - len(ready),

@@ -68,12 +68,21 @@ class StepsSuite(Bench):
         run_id = self.park(store, step("a"))
         self.end(store, self.claim_one(store))
         woken = self.claim_one(store, seconds=5)
-        assert store.finish([succeeded(woken, b"all", duration_ms=5000.0)], now=at(6)) == [RunStatus.SUCCEEDED]
+        outcome = succeeded(woken, b"all", duration_ms=5000.0, state=b"last")
+        assert store.finish([outcome], now=at(6)) == [RunStatus.SUCCEEDED]
         run = store.get(run_id)
         assert (run.status, run.attempts, run.started_at, run.finished_at) == (RunStatus.SUCCEEDED, 1, START, at(6))
-        assert (store.result(run_id), store.state(run_id)) == (b"all", b"state")
+        assert (store.result(run_id), store.state(run_id)) == (b"all", b"last")
         (attempt,) = store.attempts(run_id)
         assert (attempt.number, attempt.duration_ms) == (1, 5000.0)
+
+    def test_what_it_leaves_when_it_fails(self, store: RunStore) -> None:
+        first, second = self.enqueue(store, PIPELINE, PIPELINE)
+        one, two = self.claim(store, seconds=1)
+        store.finish([Failed(*one[:2], BOOM, state=b"never parked"), parked(two, wake_after=0)], now=at(2))
+        assert (store.state(first), store.get(first).started_at) == (b"never parked", at(1))
+        store.finish([Failed(*self.claim_one(store, seconds=3)[:2], BOOM)], now=at(4))
+        assert store.state(second) == b"state"
 
     def test_what_its_children_became(self, store: RunStore) -> None:
         run_id = self.park(store, step("a", 0), step("a", 1), step("b"), wake_after=3)
@@ -231,6 +240,8 @@ class StepsSuite(Bench):
         claims = self.claim(store)
         seat = [parked(claim, seat=("deploy", 2)) for claim in claims]
         assert store.finish(seat[:3], now=at(1)) == [RunStatus.PENDING] * 3
+        depth = store.depth(now=at(1))
+        assert (depth.ready, depth.waiting, depth.running) == (2, 1, 1)
         first, second = self.claim(store, seconds=1)
         assert [first.run_id, second.run_id] == ids[:2]
         assert [store.get(run_id).status.value for run_id in ids] == ["running", "running", "pending", "running"]
@@ -301,7 +312,7 @@ class StepsSuite(Bench):
         run_id = self.park(store, step("a"))
         (plain,) = self.enqueue(store, new())
         depth = store.depth(now=START)
-        assert (depth.ready, depth.waiting, depth.running) == (2, 0, 0)
+        assert (depth.ready, depth.waiting, depth.running) == (2, 0, 1)
         assert [run.run_id for run in store.list_runs(RunFilter(is_step=False))] == [plain, run_id]
         (child,) = store.list_runs(RunFilter(is_step=True))
         assert child.parent_id == run_id
