@@ -21,13 +21,14 @@ from runner.errors import InvocationError, RunnerError, Stopped
 from runner.files import write_whole
 from runner.models import Function, InvocationContext, InvocationResult
 from runner.outcomes import outcome_of, sound
-from runner.recordings import with_kept
 from runner.pipelines import Pipelines
+from runner.recordings import with_kept
 from runner.runs import Cancelled, Claim, Outcome, Released
 
 if TYPE_CHECKING:
     from runner.app import Runner
 
+Results = Generator[InvocationResult, None, None]
 QUICK_MS = 5.0
 """A function whose invocations have been shorter than this shares frames with others of its own."""
 SAMPLES = 8
@@ -153,10 +154,16 @@ class Carrier:
         context = replace(context, record=self._runner.config.record)
         executor = self._runner.executor_for(function)
         watch.begin((claim,), lambda: executor.stop(context.request_id))
-        result = self._runner.dispatcher.try_once(executor, function, data, context)
         file_input = None if data is claim.payload else data
         keeps_output = job is None or job.output is None
-        return with_kept(result, function, context, file_input=file_input, keeps_output=keeps_output)
+
+        def make(inputs: Sequence[bytes]) -> Results:
+            for input in inputs:
+                result = self._runner.dispatcher.try_once(executor, function, input, context)
+                yield with_kept(result, function, context, file_input=file_input, keeps_output=keeps_output)
+
+        with contextlib.closing(self._made(function, (data,), context, (claim.run_id,), make)) as results:
+            return next(results)
 
     def _batch(
         self, claim: Claim, function: Function, job: JobConfig, context: InvocationContext, watch: Watch
@@ -210,17 +217,20 @@ class Carrier:
                 else:
                     yield self._outcome(claim, result, function.retry_delay_seconds)
 
-    def _results(
-        self, claims: list[Claim], function: Function, job: JobConfig | None, watch: Watch
-    ) -> Generator[InvocationResult, None, None]:
+    def _results(self, claims: list[Claim], function: Function, job: JobConfig | None, watch: Watch) -> Results:
         """The results of the executor in order; what it raises is the result of all that are left."""
         error: RunnerError = InvocationError("its executor told no result")
         try:
             context = replace(self._context(claims[0], function, job), record=self._runner.config.record)
             executor = self._runner.executor_for(function)
             watch.begin(claims, lambda: executor.stop(context.request_id))
-            for result in executor.execute_many(function, [claim.payload for claim in claims], context):
-                yield with_kept(result, function, context)
+
+            def make(inputs: Sequence[bytes]) -> Results:
+                for result in executor.execute_many(function, inputs, context):
+                    yield with_kept(result, function, context)
+
+            payloads, run_ids = [claim.payload for claim in claims], [claim.run_id for claim in claims]
+            yield from self._made(function, payloads, context, run_ids, make)
         except RunnerError as raised:
             error = raised
         except Exception as raised:  # an executor is foreign code
@@ -229,6 +239,19 @@ class Carrier:
             yield InvocationResult(None, error)
 
     # Shared
+
+    def _made(
+        self,
+        function: Function,
+        inputs: Sequence[bytes],
+        context: InvocationContext,
+        run_ids: Sequence[int],
+        make: Callable[[Sequence[bytes]], Results],
+    ) -> Results:
+        """What `make` makes of these inputs, or what is known of them where the function is pure."""
+        if not function.pure:
+            return make(inputs)
+        return self._runner.reuse.recalled(function, inputs, context.env_vars, run_ids, make)
 
     def _context(self, claim: Claim, function: Function, job: JobConfig | None) -> InvocationContext:
         context = self._runner.context(function, job.env_vars if job is not None else None)

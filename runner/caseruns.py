@@ -108,6 +108,7 @@ def scratch_runner(
         tempfile.TemporaryDirectory(prefix="runner-test-") as folder,
         Runner(_apart(config), plugins, state_dir=Path(folder), cache_dir=cache, notify=notify) as runner,
     ):
+        runner.may_reuse = False
         yield runner
 
 

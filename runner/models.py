@@ -215,6 +215,8 @@ class InvocationResult(NamedTuple):
     """The linear memory's size at the end; it never shrinks, so this is its peak."""
     recording: bytes | None = None
     """What the world told it, if that was to be recorded and its executor can."""
+    reuse: str = ""
+    """What is to be known later of its reuse, as runner.reuse writes it; executors leave it empty."""
 
     def unwrap(self) -> bytes:
         """The output; raises the error if there is one."""

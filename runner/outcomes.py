@@ -16,7 +16,7 @@ _MOST = 2**63 - 1
 def sound(result: InvocationResult) -> InvocationResult:
     """The result of an executor, which is foreign code, as any store can keep it: a text or number that
     it would refuse would be offered to it for ever."""
-    _, _, logs, duration_ms, peak, _ = result
+    _, _, logs, duration_ms, peak, *_ = result
     if logs:
         logs = tuple(LogEntry(level, storable(message), _finite(moment)) for level, message, moment in logs)
     elif 0 <= peak <= _MOST and 0 <= duration_ms < math.inf:
@@ -41,7 +41,7 @@ def outcome_of(
     measured = (result.duration_ms, result.memory_peak_bytes, result.logs)
     recording = result.recording
     if error is None:
-        return Succeeded(run_id, token, result.output or b"", *measured, recording=recording)
+        return Succeeded(run_id, token, result.output or b"", *measured, result.reuse, recording=recording)
     failure = Failure.of(error)
     if isinstance(error, WorkerLost):
         return Lost(run_id, token, failure, *measured, recording=recording)

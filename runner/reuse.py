@@ -6,7 +6,7 @@ What a result is kept by is in recipe.py, where it is kept in results.py. Failur
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -114,6 +114,34 @@ class Reuse:
                 if look.key and result.output is not None
             ],
         )
+
+    def recalled(
+        self,
+        function: Function,
+        inputs: Sequence[bytes],
+        env_vars: Mapping[str, str],
+        run_ids: Sequence[int],
+        make: Callable[[Sequence[bytes]], Iterator[InvocationResult]],
+    ) -> Generator[InvocationResult, None, None]:
+        """What is known for these inputs of a pure function and what `make` makes of the others, which is
+        kept when the iterator is closed: for runs of the queue, in order. Successes tell in their `reuse`
+        what was done."""
+        looks = self.look(function, inputs, env_vars)
+        made: list[tuple[Look, InvocationResult, int | None]] = []
+        missing = [look.input for look in looks if look.kept is None]
+        results = make(missing) if missing else iter(())
+        try:
+            for look, run_id in zip(looks, run_ids, strict=True):
+                result = look.result or next(results)
+                if result.output is not None:
+                    if look.kept is None:
+                        made.append((look, result, run_id))
+                    result = result._replace(reuse=look.facts())
+                yield result
+        finally:
+            if isinstance(results, Generator):
+                results.close()
+            self.keep(function, made)
 
     def attempted(self, run: Run[Attempted], function: Function, input: bytes, context: InvocationContext) -> Attempted:
         """What is known of the result of a pure function, or else what `run` makes of it, which is kept."""

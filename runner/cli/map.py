@@ -85,6 +85,7 @@ def map_records(project: Project, /, function: FunctionName, as_json: bool, **gi
         shown(project, as_json) as progress,
         Runner(config, plugins, state_dir=project.state_dir, notify=progress.say) as runner,
     ):
+        runner.may_reuse = not project.no_reuse
         report = run_batch(
             runner,
             job,
