@@ -6,6 +6,7 @@ Nothing is written and nobody is asked: an engine is started for it that has no 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,11 +81,35 @@ def of_run(runner: Runner, run_id: int, number: int | None = None) -> Repro:
     kept, lacks = _kept(runner, run, attempt, data)
     return Repro(
         name=f"run {run_id}, attempt {attempt.number}",
+        attempt=attempt.number,
         kept=kept,
         wasm=runner.registry.get_wasm_bytes(kept.wasm_cid),
         input=_input(runner, run, kept),
         expected=_expected(runner, run, attempt, kept),
         lacks=lacks,
+    )
+
+
+def of_quarantine(runner: Runner, path: Path, line: int, function: Function) -> Repro:
+    """A record of a quarantine, for a function. Raises FileUnavailable, InvalidInput."""
+    from runner.batch.quarantine import read_quarantine
+
+    found = next(itertools.islice(read_quarantine(path, str(path)), max(line - 1, 0), None), None)
+    if found is None or line < 1:
+        raise InvalidInput(f"{path} has no line {line}")
+    record = found[1]
+    if not record.whole:
+        raise InvalidInput(f"{path}:{line} has only the beginning of a record that was too long")
+    failed = Expected(
+        error_class=record.error_class, message=record.message, logs=(), logs_are_whole=False, output=None
+    )
+    return Repro(
+        name=f"{path}:{line}",
+        kept=facts_of(function, runner.context(function)),
+        wasm=runner.registry.get_wasm_bytes(function.wasm_cid),
+        input=record.lead + record.record,
+        expected=failed,
+        lacks="" if function.pure else _NOT_KEPT,
     )
 
 
@@ -294,16 +319,16 @@ def compare(expected: Expected, result: InvocationResult) -> list[Difference]:
     logs = [(entry.level.value, _cut(storable(entry.message))) for entry in result.logs]
     if not expected.logs_are_whole:
         logs = logs[: len(expected.logs)]
-    found.append(_difference("logs", _listing(expected.logs), _listing(logs)))
+    found.append(Difference(part="logs", lines=text_or_bytes(_listing(expected.logs), _listing(logs))))
     return [difference for difference in found if difference.lines]
 
 
 def _difference(part: str, then: str, now: str) -> Difference:
-    return Difference(part=part, lines=text_or_bytes(then.encode(), now.encode()))
+    return Difference(part=part, lines=[] if then == now else [f"- {then}", f"+ {now}"])
 
 
-def _listing(logs: Sequence[tuple[str, str]]) -> str:
-    return "".join(f"{level} {text}\n" for level, text in logs)
+def _listing(logs: Sequence[tuple[str, str]]) -> bytes:
+    return "".join(f"{level} {text}\n" for level, text in logs).encode()
 
 
 def _cut(text: str) -> str:

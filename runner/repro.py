@@ -65,6 +65,8 @@ class Repro:
 
     name: str
     """Which, for people."""
+    attempt: int | None = None
+    """Its number, counted from 1; None for what is no attempt of a run."""
     kept: Kept
     wasm: bytes
     input: bytes
@@ -84,13 +86,16 @@ class Repro:
             output = None
         message = None if old.message is None else _masked(old.message, secrets)
         logs = tuple((level, _masked(text, secrets)) for level, text in old.logs)
-        return replace(self, expected=replace(old, message=message, logs=logs, output=output))
+        env_vars = {name: _masked(value, secrets) for name, value in self.kept.env_vars.items()}
+        expected = replace(old, message=message, logs=logs, output=output)
+        return replace(self, kept=replace(self.kept, env_vars=env_vars), expected=expected)
 
     def pack(self) -> bytes:
         """The bytes of the file."""
         expected = self.expected
         facts = {
             "name": self.name,
+            "attempt": self.attempt,
             "lacks": self.lacks,
             "kept": json.loads(replace(self.kept, calls=None, input_text=None).encode()),
             "expected": {
@@ -126,6 +131,7 @@ class Repro:
             calls = parts.get("recording.json")
             return cls(
                 name=_text(facts["name"]),
+                attempt=None if facts["attempt"] is None else int(facts["attempt"]),
                 kept=replace(kept, calls=None if calls is None else calls.decode()),
                 wasm=parts["module.wasm"],
                 input=parts["input"],
