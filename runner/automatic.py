@@ -74,6 +74,10 @@ class AutoExecutor(FunctionExecutor):
         stopped = [executor.stop(request_id) for executor in list(self._used.values())]
         return any(stopped)
 
+    def workers(self) -> Sequence[str]:
+        """See FunctionExecutor: those of all that were used."""
+        return [state for executor in list(self._used.values()) for state in executor.workers()]
+
     def precompile(self, wasm_cid: str, wasm: bytes, *, memory_limit_mb: int = 64) -> None:
         """See FunctionExecutor."""
         self._executor(self._names[0]).precompile(wasm_cid, wasm, memory_limit_mb=memory_limit_mb)

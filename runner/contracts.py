@@ -208,6 +208,11 @@ class FunctionExecutor(ABC):
         EngineUnavailable when the engine does not start."""
         return {}
 
+    def workers(self) -> Sequence[str]:
+        """What each worker is at, in a word or two for people (`idle`, `busy`, `busy 12 s`), always in the
+        same order. Asked for now and then, from any thread; empty for an executor that has none to tell of."""
+        return ()
+
     @abstractmethod
     def close(self) -> None:
         """End every process it started and wait for them. May be called twice."""

@@ -77,6 +77,7 @@ def test_json_has_events_too(project: BatchProject) -> None:
         *("event", "job", "done", "records_in", "records_per_second", "records_failed", "records_waiting"),
         *("seconds_left", "workers"),
     ]
+    assert any("busy" in " ".join(event["workers"]) for event in told)
     assert any(event["event"] == "message" for event in events(done))
     assert done.rows[0]["error_class"] == "RecordFailed"
 

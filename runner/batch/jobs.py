@@ -79,7 +79,14 @@ def _parts(runner: Runner, plan: Plan, tell: Callable[[str], None], watch: Calla
         except StoreError as error:
             runner.tell_once(f"log lines of {function.name} could not be kept: {error}")
 
-    return Parts(execute=execute, reuse=_reuse(runner, plan), keep_logs=keep_logs, tell=tell, watch=watch)
+    return Parts(
+        execute=execute,
+        reuse=_reuse(runner, plan),
+        keep_logs=keep_logs,
+        tell=tell,
+        watch=watch,
+        workers=lambda: executor[0].workers() if executor else (),
+    )
 
 
 def _reuse(runner: Runner, plan: Plan) -> Callable[[Execute, Counts], Execute]:

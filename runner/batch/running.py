@@ -38,6 +38,8 @@ class Parts:
     """Tells the user one sentence."""
     watch: Callable[[View], None] = field(default=lambda _: None)
     """Told once, when records begin to run."""
+    workers: Callable[[], Sequence[str]] = tuple
+    """What each worker is at; see FunctionExecutor.workers."""
     clock: Callable[[], float] = field(default=time.monotonic)
     wall_clock: Callable[[], float] = field(default=time.time)
     sleep: Callable[[float], None] = field(default=time.sleep)
@@ -218,6 +220,7 @@ class BatchRun:
             done=reader.done,
             waiting=lambda: feed.waiting,
             done_before=reader.done() or 0.0,
+            workers=self._parts.workers,
         )
 
     def _report(self, status: str, started: float, error: RunnerError | None) -> BatchReport:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from runner import wasm as wasm_modules
@@ -150,6 +150,10 @@ class WorkerExecutor(FunctionExecutor):
     def walls(self) -> Mapping[str, str]:
         """See FunctionExecutor."""
         return self._pool.walls()
+
+    def workers(self) -> Sequence[str]:
+        """See FunctionExecutor."""
+        return self._pool.states()
 
     def close(self) -> None:
         """See FunctionExecutor."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -48,6 +49,17 @@ class Pool:
         finally:
             probe.close()
         return {name: missing.get(name, "") for name in walls.WALLS}
+
+    def states(self) -> list[str]:
+        """See FunctionExecutor.workers."""
+        with self._lock:
+            told = {worker.pid: "idle" for worker in self._idle}
+            for worker in self._taken:
+                with contextlib.suppress(ValueError):  # it is being closed
+                    began = worker.reader.started_ns()
+                    seconds = int(time.monotonic() - began / 1e9) if began else 0
+                    told[worker.pid] = f"busy {seconds} s" if seconds else "busy"
+        return [told[pid] for pid in sorted(told)]
 
     def acquire(self, is_stopped: Callable[[], bool]) -> Worker | None:
         """A worker for this thread alone; waits while all are taken. None when `is_stopped` turns true
