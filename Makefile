@@ -42,6 +42,7 @@ constraints: $(READY) ## Pin the newest versions anew, for every Python from 3.1
 bench: $(READY) ## Run the benchmarks
 	$(BIN)/python benchmarks/invocations.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/batch.py
 
 clean: ## Remove what make made (not .runner/, where jobs keep their state)
 	rm -rf .venv .tools build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -55,11 +55,30 @@ def trigger_keys() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def format_keys() -> str:
+    """The keys of every source and sink of batches that ships with runner."""
+    parts = [
+        "# Keys of formats",
+        "Made from the settings of the sources and sinks that ship with `runner`; [batch.md](batch.md) tells of them. "
+        "`format` names one where the ending of `path` does not.",
+    ]
+    catalogue = load(no_plugins=True).catalogue
+    for key, providers in (("input", catalogue.sources), ("output", catalogue.sinks)):
+        for name, provider in providers.items():
+            endings = ", ".join(f"`{ending}`" for ending in provider.suffixes)
+            parts += [f"## `{key}`, format `{name}`", f"{provider.summary}{f' ({endings})' if endings else ''}."]
+            assert provider.settings is not None
+            parts += [" ".join((provider.settings.__doc__ or "").split())]
+            parts += [reference.settings_table(provider.settings).rstrip("\n")]
+    return "\n\n".join(parts) + "\n"
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "jobs-yaml.md": jobs_yaml,
     "hooks.md": hooks,
     "cli.md": cli,
     "trigger-keys.md": trigger_keys,
+    "format-keys.md": format_keys,
 }
 """Every generated page by its file name."""
 

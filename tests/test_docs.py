@@ -24,6 +24,7 @@ DOCUMENTS = (
     "docs/runs.md",
     "docs/daemon.md",
     "docs/triggers.md",
+    "docs/batch.md",
     "docs/testing.md",
 )
 
