@@ -85,7 +85,8 @@ class RunStore(ABC):
         payloads pass CLAIM_BYTES together.
 
         Leases that have run out are taken over first, whoever's they are: the attempt is recorded as
-        lost with its reason, as if it were a `Lost` outcome.
+        lost with its reason. What the run's owner died of is not the run's doing, so this has no part in
+        LOST_IN_A_ROW; but it is `dead` after LOST_ALTOGETHER lost attempts.
         """
 
     @abstractmethod

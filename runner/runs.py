@@ -21,6 +21,8 @@ MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 """The largest payload a run may have; a larger one is refused with InputTooLarge."""
 CLAIM_BYTES = 64 * 1024 * 1024
 """One claim stops before its payloads pass this together; it always takes one run at least."""
+LOST_ALTOGETHER = 10
+"""A run that was lost so often, with its worker or its daemon, is dead-lettered."""
 LOST_IN_A_ROW = 3
 """A run whose worker was lost so many times in a row is dead-lettered."""
 MAX_LOG_LINES = 1_000

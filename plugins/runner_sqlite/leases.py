@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from runner.models import TriggerType
-from runner.runs import CLAIM_BYTES, Claim, Claimant, Failure, Follower, Lost, Renewal
+from runner.runs import CLAIM_BYTES, Claim, Claimant, Follower, Renewal
 from runner_sqlite import counters
 from runner_sqlite.moments import SECOND, from_number, or_none
 from runner_sqlite.outcomes import Settlement, states
@@ -38,6 +38,10 @@ _FACTS = (
 _LEASE = (
     "UPDATE queue SET ready = NULL, token = ?, attempts = attempts + 1, progress = 0 "
     "WHERE run_id IN (SELECT value FROM json_each(?)) AND token IS NULL"
+)
+_LOST_BEFORE = (
+    "SELECT run_id, COUNT(*) FROM json_each(?) CROSS JOIN attempts ON run_id = value "
+    "WHERE status = 'lost' GROUP BY run_id"
 )
 _TYPES = {kind.value: kind for kind in TriggerType}
 
@@ -129,8 +133,10 @@ def _lose(connection: sqlite3.Connection, token: int, reason: str, now: int, fol
     """End all leases of a claim; how many runs it still had."""
     rows = connection.execute("SELECT run_id FROM queue WHERE token = ? ORDER BY run_id", (token,)).fetchall()
     settlement = Settlement(now)
-    for state in states(connection, [run_id for (run_id,) in rows]).values():
-        settlement.lost(state, Lost(state.run_id, token, Failure("WorkerLost", reason)))
+    run_ids = [run_id for (run_id,) in rows]
+    lost_before = dict(connection.execute(_LOST_BEFORE, (json.dumps(run_ids),)))
+    for state in states(connection, run_ids).values():
+        settlement.abandoned(state, reason, lost_before.get(state.run_id, 0))
     settlement.write(connection, followers)
     connection.execute("DELETE FROM leases WHERE token = ?", (token,))
     return len(rows)

@@ -15,6 +15,7 @@ from runner.errors import RunNotFound
 from runner.ledger import AttemptStatus
 from runner.models import LogEntry
 from runner.runs import (
+    LOST_ALTOGETHER,
     LOST_IN_A_ROW,
     Cancelled,
     Dead,
@@ -204,6 +205,15 @@ class Settlement:
             return self._wait(after, 0, outcome.failure, outcome)
         message = f"its worker was lost {lost} times in a row, lastly: {outcome.failure.message}"
         return self._end(after, RunStatus.DEAD, outcome.failure._replace(message=message), outcome)
+
+    def abandoned(self, state: State, reason: str, lost_before: int) -> RunStatus:
+        """Its owner is gone: the run waits again, unless this has happened too often."""
+        failure = Failure("WorkerLost", reason)
+        self._attempt(state, AttemptStatus.LOST, failure)
+        lost = lost_before + 1
+        if lost < LOST_ALTOGETHER:
+            return self._wait(state, 0, failure)
+        return self._end(state, RunStatus.DEAD, failure._replace(message=f"it was lost {lost} times, lastly: {reason}"))
 
     def cancelled(self, state: State, outcome: Cancelled) -> RunStatus:
         """The run ends because somebody asked for it."""

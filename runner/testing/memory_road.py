@@ -17,6 +17,7 @@ from runner.run_store import RunStore
 from runner.runs import (
     CLAIM_BYTES,
     LIVE,
+    LOST_ALTOGETHER,
     LOST_IN_A_ROW,
     Cancelled,
     Claim,
@@ -218,7 +219,12 @@ class MemoryRoad(RunStore):
 
     def _lose(self, kept: Kept, reason: str, now: datetime) -> RunStatus:
         kept.duration_ms, kept.memory_peak_bytes = 0.0, 0
-        return self._count_lost(kept, Failure("WorkerLost", reason), now)
+        self._try(kept, AttemptStatus.LOST, Failure("WorkerLost", reason), now)
+        lost = sum(attempt.status is AttemptStatus.LOST for attempt in kept.tried)
+        if lost < LOST_ALTOGETHER:
+            return self._wait(kept, now)
+        kept.message = f"it was lost {lost} times, lastly: {reason}"
+        return self._end(kept, RunStatus.DEAD, now)
 
     def _count_lost(self, kept: Kept, failure: Failure, now: datetime) -> RunStatus:
         self._try(kept, AttemptStatus.LOST, failure, now)

@@ -12,6 +12,7 @@ from runner.ledger import AttemptStatus, Retention, RunFilter
 from runner.models import LogEntry, LogLevel
 from runner.run_store import RunStore
 from runner.runs import (
+    LOST_ALTOGETHER,
     LOST_IN_A_ROW,
     MAX_LOG_LINES,
     MAX_MESSAGE_CHARACTERS,
@@ -152,13 +153,26 @@ class OutcomesSuite(Bench):
         assert len(store.read_topic("dead")) == 1
         assert self.claim_one(store, seconds=9).run_id == other
 
-    def test_leases_that_run_out_kill_as_well(self, store: RunStore) -> None:
+    def test_a_run_that_loses_its_owners_dies_only_if_that_never_ends(self, store: RunStore) -> None:
+        (run_id,) = self.enqueue(store, new())
+        for n in range(LOST_ALTOGETHER):
+            assert self.claim_one(store, seconds=30 * n).attempt == n + 1
+            assert store.get(run_id).lost_in_a_row == 0
+        assert not self.claim(store, seconds=30 * LOST_ALTOGETHER)
+        run = store.get(run_id)
+        assert (run.status, run.error_class) == (RunStatus.DEAD, "WorkerLost")
+        assert (run.message or "").startswith(f"it was lost {LOST_ALTOGETHER} times, lastly: the lease of one ran out")
+        assert [letter.run_id for letter in store.dead_letters()] == [run_id]
+
+    def test_lost_owners_neither_count_as_lost_workers_nor_break_their_row(self, store: RunStore) -> None:
         (run_id,) = self.enqueue(store, new())
         for n in range(LOST_IN_A_ROW):
-            assert self.claim_one(store, seconds=30 * n).attempt == n + 1
-        assert not self.claim(store, seconds=30 * LOST_IN_A_ROW)
-        assert store.get(run_id).status is RunStatus.DEAD
-        assert "times in a row, lastly: the lease of one ran out" in (store.get(run_id).message or "")
+            assert store.get(run_id).lost_in_a_row == n
+            self.claim_one(store, seconds=n)
+            assert store.take_back("one", "it is gone", now=at(n)) == 1
+            claim = self.claim_one(store, seconds=n)
+            (status,) = store.finish([Lost(*claim[:2], BOOM)], now=at(n))
+        assert status is RunStatus.DEAD
 
     def test_another_end_breaks_the_row(self, store: RunStore) -> None:
         (run_id,) = self.enqueue(store, new())
