@@ -1,7 +1,7 @@
-"""The daemon of `runner serve`: lanes, trigger sources, leases, reload, drain, in one loop of the main thread.
+"""The daemon of `runner serve`: lanes, trigger sources, leases, reload, drain.
 
-It sleeps until something happens: a signal, a question, a change of the store, a changed jobs.yaml, or
-the next moment of its own. What it accepted is in the store; nothing here must survive it.
+Its main thread sleeps until there is a signal, a question or a changed jobs.yaml, and never waits for the
+store; all that does has threads of its own. What it accepted is in the store: nothing here must survive it.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from runner.reactor import Reactor
 from runner.runs import Claim, Claimant, Outcome, RunStatus
 from runner.starting import Starting
 from runner.tally import Tally
+from runner.tending import Tender
 
-CHANGE_SECONDS = 0.05
-"""Changes of the store are looked at no more often than this."""
 LONGEST_SECONDS = 3600.0
 """One sleep ends after this at the latest."""
 LEAVE_SECONDS = 5.0
@@ -91,10 +90,13 @@ class Daemon(Observer):
     # Signals: called in a signal handler
 
     def stop(self, number: int) -> None:
-        """Drain; a second call ends at once. Raises SystemExit while there is nothing to drain yet."""
+        """Drain; a second call ends at once, a third does not even wait for the store. Raises SystemExit
+        for that one, and while there is nothing to drain yet."""
         if self._state == "starting":
             raise SystemExit(0)
         self._stops.append(number)
+        if len(self._stops) > 2:
+            raise SystemExit(128 + number)
         self._reactor.wake()
 
     def reload(self) -> None:
@@ -114,9 +116,10 @@ class Daemon(Observer):
             self._starting.prepare()
             self._control = Control(self.runner.state_dir, self.owner, {"status": self.status, "alive": lambda: True})
             stack.callback(lambda: self._control.close(leave=self._leases_left))
-            self._changes = stack.enter_context(self.runner.store.changes())
             self.bury()
             self._lanes = self._make_lanes()
+            self._tender = self._make_tender()
+            self._leases_left = True
             self._state = "serving"  # from here on a signal is only noted
             try:
                 self._serve(stack)
@@ -139,6 +142,15 @@ class Daemon(Observer):
             observer=self,
         )
 
+    def _make_tender(self) -> Tender:
+        return Tender(
+            self.runner.store.changes(),
+            seconds=self._seconds_to_tend,
+            tend=self._tend,
+            refused=self._tally.refused,
+            broken=self.broken,
+        )
+
     def _make_claimant(self) -> Claimant:
         return Claimant(
             owner=self.owner,
@@ -150,15 +162,14 @@ class Daemon(Observer):
 
     def _serve(self, stack: contextlib.ExitStack) -> None:
         self._reactor.on(self._control.fileno(), self._control.answer)
-        self._reactor.on(self._changes.fileno(), self._store_changed)
         self._watch_file(stack)
         self._starting.start()
         self._lanes.start()
+        self._tender.start()
         self._housekeeper.start()
         self.journal.tell("info", "serving", **self._starting.facts(), owner=self.owner)
-        self._reactor.wake()  # there may be nothing to drain at all
         while not self._stops and self._failure is None:
-            self._turn(self._seconds_to_sleep())
+            self._turn(LONGEST_SECONDS)
 
     def _watch_file(self, stack: contextlib.ExitStack) -> None:
         path = self.runner.config.path
@@ -173,24 +184,15 @@ class Daemon(Observer):
 
         self._reactor.on(watch.fileno(), react)
 
-    def _store_changed(self) -> None:
-        self._changes.wait(0)
-        if self._lanes.busy():
-            time.sleep(CHANGE_SECONDS)  # a busy store changes all the time
-
     def _turn(self, seconds: float) -> None:
         self._reactor.turn(seconds)
         if self._reload_wanted:
             self._reload_wanted = False
             self._housekeeper.reload()
-        try:
-            self._tend()
-        except StoreError as error:
-            if not error.retryable:
-                raise
-            self.refused(error)
 
-    def _seconds_to_sleep(self) -> float:
+    # In the tender's thread
+
+    def _seconds_to_tend(self) -> float:
         if self._lanes.holding() or self._progress:
             return TEND_SECONDS
         seconds = self._tally.seconds_to_health()
@@ -204,7 +206,8 @@ class Daemon(Observer):
                 [(run_id, token, percent) for run_id, (token, percent) in list(reports.items())]
             )
         if self.settings.drain and not self._stops and self._is_drained():
-            self.stop(0)
+            self._stops.append(0)
+            self._reactor.wake()
         if self._tally.seconds_to_health() == 0:
             self._tally.tell_health(len(self._lanes.busy()), self._lanes.count)
 
@@ -215,25 +218,30 @@ class Daemon(Observer):
         depth = self.runner.store.depth(namespace, queues=queues, now=self.now())
         return not depth.ready and not depth.running
 
+    # The end
+
     def _end(self) -> None:
         """Let go of everything, in order: nothing new starts, work ends or goes back."""
         self._state = "draining"
         if self._failure is None:
             busy, grace = len(self._lanes.busy()), self.settings.grace_seconds
             self.journal.tell("info", f"stopping: {busy} running, up to {grace:g} s for them")
-        self._starting.stop()
         self._lanes.leave()
+        self._stop_sources()
         self._drain()
         self._lanes.give_back("the daemon stopped")
         self._lanes.join(LEAVE_SECONDS)
         self._housekeeper.stop()
-        if self._lanes.holding():
-            try:
-                self.runner.store.take_back(self.owner, "the daemon stopped", now=self.now())
-            except StoreError:
-                self._leases_left = True
+        self._tender.stop()
         self._lanes.close()
+        self._leases_left = bool(self._lanes.holding())
         self.journal.tell("info", "stopped", **self._tally.totals())
+
+    def _stop_sources(self) -> None:
+        try:
+            self._starting.stop()
+        except Exception as error:  # a source is foreign code
+            self.broken(error)
 
     def _drain(self) -> None:
         until = time.monotonic() + self.settings.grace_seconds
@@ -247,6 +255,7 @@ class Daemon(Observer):
 
     def stirred(self) -> None:
         """See Observer."""
+        self._tender.wake()
         self._reactor.wake()
 
     def ended(self, claims: Sequence[Claim], outcomes: Sequence[Outcome], statuses: Sequence[RunStatus | None]) -> None:
@@ -268,6 +277,7 @@ class Daemon(Observer):
         token = self._token_of(context)
         if token is not None and context.run_id is not None:
             self._progress[context.run_id] = (token, percent)
+            self._tender.wake()
 
     def _on_logs(self, context: InvocationContext, entries: Sequence[LogEntry]) -> None:
         token = self._token_of(context)

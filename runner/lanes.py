@@ -49,7 +49,8 @@ class Busy:
 
 
 class Observer:
-    """What the owner of lanes is told; all in a lane's thread. Does nothing by itself."""
+    """What the owner of lanes is told; all in a lane's thread, or where `tend` is called. Does nothing by
+    itself."""
 
     def stirred(self) -> None:
         """A lane has begun to hold runs, so that `tend` is wanted, or has ended."""

@@ -4,7 +4,9 @@ soon as it can, and ends where it never can."""
 from __future__ import annotations
 
 import shutil
+import signal
 import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -125,6 +127,30 @@ def test_stopped_while_the_store_refuses(project: DaemonProject) -> None:
         daemon.told("took back 1 runs of a daemon that is gone")
         (run,) = project.ended(run_id)
     assert (run.status, project.attempts(run_id)) == (RunStatus.SUCCEEDED, ["lost", "succeeded"])
+
+
+@pytest.mark.parametrize("signals", [2, 3])
+def test_ended_while_a_store_hangs(project: DaemonProject, signals: int) -> None:
+    project.jobs(more="registry: {sqlite: {busy_timeout_seconds: 100000}}")
+    with project.serving("--lanes", "1", "--grace", "1000") as daemon:
+        (run_id,) = project.enqueue(spin(0.5))
+        project.begun(daemon)
+        with closing(sqlite3.connect(project.database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            eventually(lambda: project.ok("status", "--json").rows[0]["running"] == [], seconds=30)
+            daemon.send(signal.SIGTERM)
+            daemon.told("stopping: ")
+            assert project.ok("status", "--json").rows[0]["state"] == "draining"
+            for _ in range(signals - 2):
+                daemon.send(signal.SIGTERM)
+                time.sleep(0.2)  # or the kernel makes one of two
+            assert daemon.stop() == 143
+            other.execute("ROLLBACK")
+    assert project.store.get(run_id).status is RunStatus.RUNNING
+    with project.serving() as daemon:
+        daemon.told("took back 1 runs of a daemon that is gone")
+        (run,) = project.ended(run_id)
+        assert run.status is RunStatus.SUCCEEDED
 
 
 # What does not pass

@@ -7,23 +7,25 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from runner_sqlite.runs import SqliteRunStore
 
-from runner import housekeeping, tally
+from runner import housekeeping, tally, tending
 from runner.daemon import Daemon
-from runner.errors import StoreLocked
+from runner.errors import StoreGone, StoreLocked
 from runner.filewatch import FileWatch
 from runner.housekeeping import Housekeeper
 from runner.journal import Journal
 from runner.reactor import Reactor
 from runner.runs import Claim, Dead, Failure, Lost, Retry, RunStatus, Succeeded
 from runner.tally import Tally
-from runner.testing.runs_bench import START, at
+from runner.tending import Tender
+from runner.testing.runs_bench import START, at, new
 from tests.support import eventually, open_descriptors
 from tests.test_outcomes import claim
 
@@ -268,6 +270,92 @@ def test_threads_count_together() -> None:
     for thread in threads:
         thread.join()
     assert told.tally.totals()["succeeded"] == 2000
+
+
+# Tending
+
+
+class Tended:
+    """Counts how often it is tended."""
+
+    def __init__(self, store: SqliteRunStore) -> None:
+        self.times = 0
+        self.failure: BaseException | None = None
+        self.refused: list[BaseException] = []
+        self.broke: list[BaseException] = []
+        self.tender = Tender(
+            store.changes(),
+            seconds=lambda: 1000.0,
+            tend=self.tend,
+            refused=self.refused.append,
+            broken=self.broke.append,
+        )
+
+    def tend(self) -> None:
+        self.times += 1
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.fixture
+def tended(tmp_path: Path) -> Iterator[Tended]:
+    with closing(SqliteRunStore.open(tmp_path / "runner.db")) as store:
+        made = Tended(store)
+        made.tender.start()
+        eventually(lambda: made.times == 1)
+        yield made
+        made.tender.stop()
+
+
+def test_what_changes_is_tended(tended: Tended, tmp_path: Path) -> None:
+    with closing(SqliteRunStore.open(tmp_path / "runner.db")) as other:
+        for number in (2, 3):
+            other.enqueue([new()], now=START)
+            eventually(lambda wanted=number: tended.times >= wanted)  # type: ignore[misc]
+    before = tended.times
+    tended.tender.wake()
+    eventually(lambda: tended.times > before)
+
+
+def test_a_tending_that_the_store_refuses_is_tried_again(tended: Tended) -> None:
+    tended.failure = StoreLocked("busy")
+    tended.tender.wake()
+    eventually(lambda: tended.refused)
+    tended.failure, before = None, tended.times
+    tended.tender.wake()
+    eventually(lambda: tended.times > before)
+    assert tended.broke == []
+
+
+@pytest.mark.parametrize("failure", [StoreGone("it was deleted"), KeyError("a bug")])
+def test_a_tending_that_will_never_pass_ends(tended: Tended, failure: BaseException) -> None:
+    tended.failure = failure
+    tended.tender.wake()
+    eventually(lambda: tended.broke == [failure])
+
+
+def test_a_tending_that_hangs_is_left_behind(tended: Tended, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tending, "STOP_SECONDS", 0.05)
+    hanging, end = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        hanging.set()
+        end.wait(10)
+
+    monkeypatch.setattr(tended.tender, "_tend", hang)
+    tended.tender.wake()
+    assert hanging.wait(10)
+    tended.tender.stop()
+    end.set()
+
+
+def test_it_need_not_have_begun(tmp_path: Path) -> None:
+    with closing(SqliteRunStore.open(tmp_path / "runner.db")) as store:
+        before = open_descriptors()
+        made = Tended(store)
+        made.tender.stop()
+        made.tender.stop()
+        assert open_descriptors() == before
 
 
 # Signals before it serves
