@@ -6,6 +6,7 @@ runner.hookspecs.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,9 @@ from runner.schema import Custom
 
 Input = Annotated[Any, Custom("source", "a mapping with `path`, or with `format` and its settings")]
 Output = Annotated[Any, Custom("sink", "a mapping with `path`, or with `format` and its settings")]
+
+PLACEHOLDER = re.compile(r"\{partition(?::([^{}]*))?\}")
+"""What stands for the name of a partition, or for its day in a form of `date.strftime`."""
 
 Isolation = Literal["record", "chunk"]
 Order = Literal["input", "any"]
@@ -169,3 +173,8 @@ class BatchKeys:
 def on_error_of(keys: BatchKeys) -> OnErrorKeys:
     """The mapping that `on_error` means."""
     return keys.on_error if isinstance(keys.on_error, OnErrorKeys) else OnErrorKeys(action=keys.on_error)
+
+
+def names_partition(settings: Any) -> bool:
+    """Whether a format's settings have a text with `{partition}` in it."""
+    return any(isinstance(text, str) and PLACEHOLDER.search(text) for text in vars(settings).values())

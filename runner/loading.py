@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from runner.batchkeys import BatchKeys
+from runner.batchkeys import BatchKeys, PartitionKeys, names_partition
 from runner.catalogue import Catalogue, Lookup
 from runner.config import CaseConfig, Choice, Config, FunctionConfig, JobConfig, JobInput, SecretReference
 from runner.errors import ConfigError, FileUnavailable, Problem
@@ -263,6 +263,18 @@ class _Loader:
         partitions = batch.values.get("partitions")
         if partitions is not None and (partitions.by == "value") != bool(partitions.values):
             batch.report("partitions", "'values' names the partitions of `by: value`, and of no other")
+        for key in ("input", "output"):
+            self._check_partitioned(batch, key, partitions)
+
+    @staticmethod
+    def _check_partitioned(batch: Given, key: str, partitions: PartitionKeys | None) -> None:
+        """Without `{partition}` all partitions would write one file; without partitions it stands for nothing."""
+        choice = batch.values.get(key)
+        named = choice is not None and choice.settings is not None and names_partition(choice.settings)
+        if named and partitions is None:
+            batch.report(key, "'{partition}' stands for nothing: there are no `partitions` under `batch:`")
+        if key == "output" and choice is not None and not named and partitions is not None:
+            batch.report(key, "all partitions would write the same: put '{partition}' into its path")
 
     def _no_function(self, name: str, known: Mapping[str, int]) -> str:
         if name.startswith("x-"):

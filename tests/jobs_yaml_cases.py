@@ -119,8 +119,13 @@ BATCHES = {
     f"{{function: f, input: {{format: tabel}}, {TO_B}}}": "42 jobs.j.batch.input.format: no installed plugin "
     "provides source 'tabel'; did you mean 'table'?",
     f"{{function: f, input: {{format: [a]}}, {TO_B}}}": "42 jobs.j.batch.input.format: expected the name of a format",
-    f"{{function: f, input: {{path: a.jsonl}}, {TO_B}, partitions: {{by: value}}}}": "87 jobs.j.batch.partitions: "
+    "{function: f, input: {path: a.jsonl}, output: {path: '{partition}.jsonl'}, partitions: {by: value}}": "99 "
+    "jobs.j.batch.partitions: "
     "'values' names the partitions",
+    f"{{function: f, input: {{path: a.jsonl}}, {TO_B}, partitions: {{by: day}}}}": "58 jobs.j.batch.output: "
+    "all partitions would write the same",
+    f"{{function: f, input: {{path: '{{partition}}.jsonl'}}, {TO_B}}}": "33 jobs.j.batch.input: '{partition}' stands "
+    "for nothing",
     f"{{function: f, input: {{path: a.jsonl}}, {TO_B}, on_error: ignore}}": "85 jobs.j.batch.on_error: "
     "expected one of 'fail', 'skip', 'quarantine'",
 }

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.records import Sink, Source
+from runner.errors import OutputRefused
+from runner.records import Limits, Place, Sink, Source
 from runner.testing import SinkContract, SourceContract
 from tests.batch_bench import made
 
@@ -163,6 +164,26 @@ class TestParquet(SourceContract):
         return [row(number) for number in range(count)]
 
 
+@needs_pyarrow
+def test_what_parquet_keeps(tmp_path: Path) -> None:
+    """Kinds of values that a row may have, and columns that only some rows have."""
+    sink: Sink = made("sinks", "parquet", tmp_path, path="out.parquet")
+    sink.open()
+    lines = [b'{"id":1,"tags":["a"]}', b'{"id":2.5,"at":{"x":null}}', b'{"id":3,"at":{"x":7,"y":"z"},"ok":true}']
+    sink.write(lines, lambda index: Place("in", index))
+    sink.cut()
+    sink.sync()
+    sink.publish()
+    sink.close()
+    source: Source = made("sources", "parquet", tmp_path, path="out.parquet")
+    with source.open(Limits()) as reader:
+        block = reader.read()
+    assert block is not None
+    first, second, third = [json.loads(record) for record in block.records()]
+    assert (first["id"], first["tags"], second["id"], third["at"]) == (1, ["a"], 2.5, {"x": 7, "y": "z"})
+    assert str(block.place(2)) == "out.parquet:3"
+
+
 # Sinks
 
 
@@ -272,6 +293,31 @@ class TestTableThatGrows(TestTableSink):
     def test_inserts_only_into_what_it_wrote(self, tmp_path: Path) -> None:
         self.whole(tmp_path)
         pytest.skip("it adds to whatever is there")
+
+    def test_killed_between_the_rows_and_the_end(self, tmp_path: Path) -> None:
+        """They are in the table, and what was collected is there still: they are not added twice."""
+        sink = self.make(tmp_path)
+        sink.open()
+        self.fill(sink, 0, 10)
+        sink.cut()
+        sink.sync()
+        collected = tmp_path / "shop.db.clean orders.partial"
+        (tmp_path / "kept").hardlink_to(collected)
+        sink.publish()
+        sink.close()
+        (tmp_path / "kept").rename(collected)
+        self.make(tmp_path).publish()
+        assert self.published(tmp_path) == [self.output(number) for number in range(10)]
+        assert not collected.exists()
+
+    def test_a_column_that_is_not_there(self, tmp_path: Path) -> None:
+        self.whole(tmp_path)
+        sink = self.make(tmp_path)
+        sink.open()
+        with pytest.raises(OutputRefused, match="has no column 'other'"):
+            sink.write([b'{"id":1}', b'{"other":1}'], lambda index: Place("in", index))
+        assert sink.offset == 1
+        sink.close()
 
 
 @needs_pyarrow

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from pathlib import PurePath
 
-from runner.batchkeys import BatchKeys, OnErrorKeys
+from runner.batchkeys import PLACEHOLDER, BatchKeys, OnErrorKeys
 from runner.config import Choice
 from runner.errors import UsageError
-
-PLACEHOLDER = re.compile(r"\{partition(?::([^{}]*))?\}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
