@@ -137,6 +137,8 @@ def show(title: str, rows: Sequence[Row], *, as_json: bool) -> None:
 def _shown(figure: float | str) -> str:
     if isinstance(figure, str):
         return figure
+    if isinstance(figure, int):
+        return f"{figure:,}"
     return f"{figure:,.0f}" if figure >= 100 else f"{figure:.1f}" if figure >= 10 else f"{figure:.2f}"
 
 
