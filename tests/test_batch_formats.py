@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.errors import OutputRefused
+from runner.errors import FileUnavailable, OutputRefused
 from runner.records import Limits, Place, Sink, Source
 from runner.testing import SinkContract, SourceContract
 from tests.batch_bench import made
@@ -182,6 +182,19 @@ def test_what_parquet_keeps(tmp_path: Path) -> None:
     first, second, third = [json.loads(record) for record in block.records()]
     assert (first["id"], first["tags"], second["id"], third["at"]) == (1, ["a"], 2.5, {"x": 7, "y": "z"})
     assert str(block.place(2)) == "out.parquet:3"
+
+
+@needs_pyarrow
+def test_values_that_are_not_of_one_type(tmp_path: Path) -> None:
+    sink: Sink = made("sinks", "parquet", tmp_path, path="out.parquet")
+    sink.open()
+    sink.write([b'{"id":1}', b'{"id":"one"}'], lambda index: Place("in", index))
+    sink.cut()
+    sink.sync()
+    with pytest.raises(FileUnavailable, match="cannot write out.parquet: the values of column id are not of one type"):
+        sink.publish()
+    sink.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet.partial"]  # nothing is lost
 
 
 # Sinks

@@ -179,13 +179,15 @@ class ParquetTarget(Target):
             schema = self._schema(lines)
             with parquet.ParquetWriter(made, schema, compression=compression) as writer:
                 for rows in _batches(lines):
-                    writer.write_table(self._arrow.Table.from_pylist(rows, schema=schema))
+                    writer.write_table(self._table(rows, schema))
             with made.open("rb") as file:
                 os.fsync(file.fileno())
             made.replace(self._path)
             sync_folder(self._path.parent)
-        except (OSError, self._arrow.ArrowException) as error:
+        except (OSError, self._arrow.ArrowException, FileUnavailable) as error:
             made.unlink(missing_ok=True)
+            if isinstance(error, FileUnavailable):
+                raise
             raise FileUnavailable(f"cannot write {self.name}: {str(error).splitlines()[0]}") from error
 
     def old_rows(self) -> Iterator[bytes] | None:
@@ -199,8 +201,21 @@ class ParquetTarget(Target):
                 yield from block.records()
 
     def _schema(self, lines: Path) -> Any:
-        schemas = [self._arrow.Table.from_pylist(rows).schema for rows in _batches(lines)]
+        """What all rows together need; a column may be missing from some."""
+        schemas = [self._table(rows).schema for rows in _batches(lines)]
         return self._arrow.unify_schemas(schemas, promote_options="permissive") if schemas else self._arrow.schema([])
+
+    def _table(self, rows: list[dict[str, Any]], schema: Any = None) -> Any:
+        names = dict.fromkeys(name for row in rows for name in row) if schema is None else schema.names
+        columns = {}
+        for name in names:
+            try:
+                kind = None if schema is None else schema.field(name).type
+                columns[name] = self._arrow.array([row.get(name) for row in rows], type=kind)
+            except (self._arrow.ArrowException, OverflowError) as error:
+                message = f"the values of column {name} are not of one type: {str(error).splitlines()[0]}"
+                raise FileUnavailable(f"cannot write {self.name}: {message}") from error
+        return self._arrow.table(columns, schema=schema)
 
 
 def _batches(lines: Path) -> Iterator[list[dict[str, Any]]]:
