@@ -64,14 +64,19 @@ def plan_of(config: Config, job: JobConfig, functions: Mapping[str, Function], *
     last = [name for name, needing in inverted({name: job.steps[name].needs for name in order}).items() if not needing]
     return Plan(
         steps={step.name: _step_plan(step, _target(config, job, step, functions, queue)) for step in steps},
-        params={
-            name: ParamPlan(name=name, type=param.type, required=param.required, default=param.default)
-            for name, param in job.params.items()
-        },
+        params=params_of(job),
         seats=job.concurrency.limit if job.concurrency else None,
         seat=(job.concurrency.key or job.name) if job.concurrency else "",
         last=last[0] if len(last) == 1 else None,
     )
+
+
+def params_of(job: JobConfig) -> dict[str, ParamPlan]:
+    """The parameters of a pipeline."""
+    return {
+        name: ParamPlan(name=name, type=param.type, required=param.required, default=param.default)
+        for name, param in job.params.items()
+    }
 
 
 def _step_plan(step: StepConfig, target: Target) -> StepPlan:

@@ -21,6 +21,8 @@ FOLDER = "daemons"
 SUFFIX = ".sock"
 ANSWER_SECONDS = 5.0
 """A daemon that does not answer for so long is told as such."""
+RUN_PREFIX = "run-"
+"""Owners that are no daemons but carry out one run of their own begin so."""
 QUESTION_SECONDS = 0.5
 """Who has connected and does not ask for so long is not waited for."""
 _LINE_BYTES = 1 << 20
@@ -48,9 +50,11 @@ def owners(state_dir: Path) -> list[str]:
 
 
 def daemons(state_dir: Path) -> list[Found]:
-    """The same, with what each tells of itself."""
+    """The same, with what each tells of itself, and without those that carry out one run of their own."""
     found = []
     for owner in owners(state_dir):
+        if owner.startswith(RUN_PREFIX):
+            continue
         alive, answer = ask(state_dir / FOLDER / f"{owner}{SUFFIX}", {"ask": "status"})
         found.append(Found(owner=owner, alive=alive, status=answer))
     return found

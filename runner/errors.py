@@ -18,6 +18,7 @@
     │   ├── OutputRefused          what a function made of a record cannot stand in the sink
     │   ├── RecordFailed           the record that ended a batch
     │   └── TooManyFailures        a batch passed its error budget
+    ├── RunFailed                  a run that was carried out by way of the store     exit 1
     ├── BuildError                 a source file does not compile                     exit 1
     ├── NotAvailable               something needed is not here                       exit 3
     │   ├── EngineUnavailable
@@ -227,6 +228,21 @@ class TooManyFailures(InvalidInput):
     def __init__(self, failed: int, records: int, limit: str, where: str) -> None:
         self.failed, self.records, self.limit = failed, records, limit
         super().__init__(f"{failed:,} of {records:,} records failed, and {limit}{where}")
+
+
+class RunFailed(RunnerError):
+    """A run that was carried out by way of the store failed. Its `error_class` and `exit_status` are those of
+    the error that it failed with."""
+
+    def __init__(self, error_class: str, message: str, exit_status: int = 1) -> None:
+        self._error_class = error_class
+        self.exit_status = exit_status  # type: ignore[misc]
+        super().__init__(message)
+
+    @property
+    def error_class(self) -> str:
+        """See RunnerError."""
+        return self._error_class
 
 
 class BuildError(RunnerError):

@@ -10,11 +10,16 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from runner.app import Runner
+from runner.config import JobConfig
 from runner.errors import UsageError
 from runner.models import Function
 from runner.reports import JobReport, Registered
+
+if TYPE_CHECKING:
+    from runner.ownrun import PipelineChoices
 
 
 def choose_jobs(runner: Runner, names: Iterable[str]) -> list[str]:
@@ -36,7 +41,7 @@ def choose_jobs(runner: Runner, names: Iterable[str]) -> list[str]:
 
 def register_for(runner: Runner, jobs: Iterable[str], tell: Callable[[str], None]) -> dict[str, Function]:
     """Register the functions of these jobs, tell of each that changed, and give them all by name."""
-    names = dict.fromkeys(name for job in jobs for name in runner.config.jobs[job].functions)
+    names = dict.fromkeys(name for job in jobs for name in runner.config.functions_of(job))
     functions = {}
     for name in names:
         runner.prepare(name)  # engines start while modules are built and registered
@@ -63,6 +68,8 @@ class Plan:
     """By the name that jobs.yaml gives them."""
     keep_going: bool = False
     """After a failure, still run the jobs that do not read the output file of one that failed."""
+    pipeline: PipelineChoices | None = None
+    """What is wanted of those that are pipelines."""
 
 
 def run_jobs(runner: Runner, plan: Plan, started: Callable[[str], None]) -> Iterator[JobReport]:
@@ -78,13 +85,14 @@ def run_jobs(runner: Runner, plan: Plan, started: Callable[[str], None]) -> Iter
         source = job.input.path if job.input is not None else None
         reason = end or (f"job {missing[source]!r} did not make its input" if source in missing else "")
         if reason:
-            report = _not_run(plan, name, job.functions[0], "skipped", reason)
+            report = _not_run(plan, job, "skipped", reason)
         else:
             try:
                 started(name)
                 report = _run(runner, plan, name)
             except KeyboardInterrupt:
-                report = _not_run(plan, name, job.functions[0], "cancelled", "interrupted")
+                hint = "; the same command goes on with it" if job.steps else ""
+                report = _not_run(plan, job, "cancelled", f"interrupted{hint}")
         if report.status == "cancelled":
             end = "interrupted"
         elif report.status == "failed" and not plan.keep_going:
@@ -96,6 +104,10 @@ def run_jobs(runner: Runner, plan: Plan, started: Callable[[str], None]) -> Iter
 
 def _run(runner: Runner, plan: Plan, name: str) -> JobReport:
     job = runner.config.jobs[name]
+    if job.steps:
+        from runner.ownrun import PipelineChoices, run_pipeline  # few commands run pipelines
+
+        return run_pipeline(runner, job, plan.functions, plan.pipeline or PipelineChoices(), runner.tell_once)
     if job.batch is None:
         return runner.run_job(name, plan.functions)
     from runner.batch.jobs import job_report, run_all  # few commands run batches
@@ -104,8 +116,9 @@ def _run(runner: Runner, plan: Plan, name: str) -> JobReport:
     return job_report(runner.project_dir, reports)
 
 
-def _not_run(plan: Plan, name: str, function: str, status: str, reason: str) -> JobReport:
-    version = plan.functions[function].version
+def _not_run(plan: Plan, job: JobConfig, status: str, reason: str) -> JobReport:
+    function = "" if job.steps else job.functions[0]
+    version = plan.functions[function].version if function else 0
     return JobReport(
-        job=name, status=status, duration_ms=0.0, attempts=0, function=function, version=version, reason=reason
+        job=job.name, status=status, duration_ms=0.0, attempts=0, function=function, version=version, reason=reason
     )

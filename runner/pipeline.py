@@ -91,14 +91,19 @@ class _Turn:
         self._plan, self._state, self._world = plan, state, world
         self._children: list[NewRun] = []
         self._room = TURN_BYTES
-        self._scope: dict[str, Any] = {"params": state.params, "steps": _Steps(plan, state, world)}
+        self._scope: dict[str, Any] = {
+            "steps": _Steps(plan, state, world),
+            "run": world.facts(),
+            "failure": state.failure or {},
+        }
 
     def take(self, ended: Sequence[StepEnded]) -> Move:
-        if self._state.params is None:
-            move = self._open()
-            if move is not None:
-                return move
-        self._scope |= {"params": self._state.params, "run": self._world.facts(), "failure": self._state.failure or {}}
+        try:
+            seat = self._open()
+        except LookupFailed as error:
+            return Move(is_over=True, failure=Failure.of(error))
+        if seat is not None:
+            return Move(seat=seat)
         for end in ended:
             self._absorb(end)
         for step in self._plan.steps.values():
@@ -109,18 +114,16 @@ class _Turn:
                 self._fill(step, state)
         return self._move()
 
-    def _open(self) -> Move | None:
-        """Begin: find the parameters, and ask for a seat if one is needed."""
-        try:
-            params = parameters(self._plan.params, self._world.input()) if self._plan.params else {}
-            self._state.params = self._scope["params"] = params
-            if self._plan.seats is None:
-                return None
-            scope = _With({**self._scope, "run": self._world.facts()}, self._world)
-            name = fill({"key": self._plan.seat}, scope, "concurrency")["key"]
-            return Move(seat=(name if isinstance(name, str) else encode(name).decode(), self._plan.seats))
-        except LookupFailed as error:
-            return Move(is_over=True, failure=Failure.of(error))
+    def _open(self) -> tuple[str, int] | None:
+        """Find the parameters; the seat that is needed, on the first turn if one is."""
+        params = parameters(self._plan.params, self._world.input()) if self._plan.params else {}
+        self._scope["params"] = params
+        if self._state.is_open or self._plan.seats is None:
+            self._state.is_open = True
+            return None
+        self._state.is_open = True
+        name = fill({"key": self._plan.seat}, _With(self._scope, self._world), "concurrency")["key"]
+        return (name if isinstance(name, str) else encode(name).decode()), self._plan.seats
 
     def _absorb(self, end: StepEnded) -> None:
         state, step = self._state.steps[end.step], self._plan.steps[end.step]

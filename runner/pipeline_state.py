@@ -22,6 +22,9 @@ class StepState:
     """A step that has begun."""
 
     status: str = "running"
+    began_at: str = ""
+    """When the turn was in which it began, in RFC 3339."""
+    ended_at: str = ""
     total: int | None = None
     """How many items it has; None for one that is run once."""
     next: int = 0
@@ -37,14 +40,21 @@ class State:
     """A pipeline's run."""
 
     steps: dict[str, StepState] = field(default_factory=dict)
-    params: dict[str, Any] | None = None
-    """None before its first turn."""
+    is_open: bool = False
+    """Whether it has had its first turn."""
     seen: int = 0
     """The number of the latest StepEnded that is counted here."""
     failure: dict[str, str] | None = None
     """The first failure: step, error_class, message."""
     begun_at: str = ""
     """When its first step could begin, in RFC 3339."""
+
+    def stamp(self, now: str) -> None:
+        """Note the moment for what began or ended in this turn."""
+        for step in self.steps.values():
+            step.began_at = step.began_at or now
+            if step.status in ENDED:
+                step.ended_at = step.ended_at or now
 
     def dump(self) -> bytes:
         """As JSON; `load` reads it."""

@@ -77,8 +77,10 @@ class Pipelines:
         kept, state = self._of(claim.run_id), pipeline_state.load(claim.state)
         world = _World(self._store, claim, kept, self._job_of(claim.job))
         move = advance(kept.plan, state, self._ended(claim.run_id, state.seen), world)
-        if move.seat is None and not state.begun_at:
-            state.begun_at = self._now().isoformat()
+        if move.seat is None:
+            now = self._now().isoformat()
+            state.begun_at = state.begun_at or now
+            state.stamp(now)
         if move.is_over:
             return self._over(claim, kept.plan, state, move, world)
         return Parked(

@@ -162,6 +162,19 @@ def test_the_command(project: CliProject) -> None:
     ET.fromstring(project.ok("graph", "nightly", "--format", "svg").text)
 
 
+def test_as_json(project: CliProject) -> None:
+    rows = project.ok("graph", "nightly", "--json").rows
+    assert [row["step"] for row in rows] == ["shards", "enrich", "tell", "on_failure"]
+    assert rows[1] == {
+        "step": "enrich",
+        "runs": "log",
+        "needs": ["shards"],
+        "is_many": True,
+        "is_conditional": False,
+        "facts": ["for each of steps.shards.output.files", "8 at once"],
+    }
+
+
 def test_where_only_ascii_can_be_shown(project: CliProject) -> None:
     project.environment["PYTHONIOENCODING"] = "ascii"
     assert "  +-@ enrich " in project.ok("graph", "nightly").text

@@ -10,7 +10,7 @@ import click
 
 from runner.cli import console
 from runner.cli.completion import complete_job
-from runner.cli.groups import ProjectCommand
+from runner.cli.groups import ProjectCommand, json_option
 from runner.cli.project import Project, pass_project
 
 if TYPE_CHECKING:
@@ -28,12 +28,16 @@ if TYPE_CHECKING:
     show_default=True,
     help="How it is drawn.",
 )
+@json_option
 @pass_project
-def graph(project: Project, job: str, form: str) -> None:
+def graph(project: Project, job: str, form: str, as_json: bool) -> None:
     """Draw the steps of a job and what each of them needs.
 
     As text, one line a step: first what is needed, below it what needs it. Mermaid is for Markdown
     that GitHub, GitLab or an editor shows; an SVG stands alone.
+
+    With --json one object a step: step, runs, needs, is_many (it is run for each item of a list),
+    is_conditional, facts.
 
     \b
     Examples:
@@ -44,7 +48,11 @@ def graph(project: Project, job: str, form: str) -> None:
 
     with project.open() as runner:
         diagram = diagram_of(runner.config.job(job), _triggers(runner, job))
-    if form == "text":
+    if as_json:
+        for name, node in diagram.nodes.items():
+            facts = {"is_many": node.is_many, "is_conditional": node.is_conditional, "facts": node.facts}
+            console.show_json({"step": name, "runs": node.runs, "needs": diagram.needs[name], **facts})
+    elif form == "text":
         for line in _text(diagram):
             console.show(line)
     elif form == "mermaid":

@@ -1,8 +1,9 @@
-"""One line of a terminal that is rewritten while something runs, and lines above it."""
+"""Lines at the end of a terminal that are rewritten while something runs, and what is said above them."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import threading
 from abc import ABC, abstractmethod
@@ -13,6 +14,8 @@ from runner.cli import console
 
 REDRAW_SECONDS = 0.1
 _CLEAR = "\r\x1b[2K"
+_UP = "\x1b[1A\x1b[2K"
+_STYLE = re.compile(r"(\x1b\[[0-9;]*m)")
 
 Self = TypeVar("Self", bound="LiveLine")
 
@@ -23,18 +26,19 @@ def is_live() -> bool:
 
 
 class LiveLine(ABC):
-    """A status line on stderr; a context manager. Where it is not live, only what is said is shown. Safe to
+    """A status line on stderr, or several; a context manager. Where it is not live, only what is said is shown. Safe to
     use from several threads."""
 
     def __init__(self, *, live: bool, quiet: bool) -> None:
         self.quiet, self.live = quiet, live and not quiet
         self.lock = threading.RLock()
         self._ended = threading.Event()
+        self._lines = 0
         self._thread = threading.Thread(target=self._redraw, name="progress", daemon=True)
 
     @abstractmethod
     def status(self) -> str:
-        """What the line shows now; empty: nothing. Called with the lock held."""
+        """What is shown now, with line breaks between lines; empty: nothing. Called with the lock held."""
 
     wants_ticks: bool = False
     """Whether `tick` is to be called where nothing is live."""
@@ -66,7 +70,7 @@ class LiveLine(ABC):
         """Take the status line away, so that something else can be written to the terminal."""
         if self.live:
             with self.lock:
-                self._write(_CLEAR)
+                self._write(self._clear())
 
     def _redraw(self) -> None:
         while not self._ended.wait(REDRAW_SECONDS):
@@ -74,10 +78,33 @@ class LiveLine(ABC):
             with self.lock:
                 text = self.status() if self.live else ""
                 if text:
-                    # stdout may be a file: it is stderr's width that counts; 0 is a terminal that does not know
-                    columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-                    self._write(_CLEAR + text[: columns - 1])
+                    columns, rows = size()
+                    lines = [cut(line, columns - 1) for line in text.split("\n")[: rows - 1]]
+                    self._write(self._clear() + "\n".join(lines))
+                    self._lines = len(lines)
+
+    def _clear(self) -> str:
+        lines, self._lines = self._lines, 0
+        return _CLEAR + _UP * (lines - 1)
 
     def _write(self, text: str) -> None:
         sys.stderr.write(text)
         sys.stderr.flush()
+
+
+def size() -> tuple[int, int]:
+    """Columns and rows of the terminal; stdout may be a file, so it is stderr that counts."""
+    columns, rows = os.get_terminal_size(sys.stderr.fileno())
+    return columns or 80, rows or 24  # 0 is a terminal that does not know
+
+
+def cut(line: str, columns: int) -> str:
+    """As much of a line as fits, styles not counted."""
+    text, room = "", columns
+    for piece in _STYLE.split(line):
+        if _STYLE.fullmatch(piece):
+            text += piece
+        else:
+            text += piece[:room]
+            room -= len(piece[:room])
+    return text

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from runner.cli import console
 from runner.cli.completion import complete_job
+from runner.cli.given import read_given
 from runner.cli.groups import ProjectCommand, json_option, no_reuse_option
+from runner.cli.params import param_option, read_params
 from runner.cli.project import Project, pass_project
+from runner.errors import UsageError
 
 if TYPE_CHECKING:
     from runner.cli.progress import Progress
+    from runner.config import JobConfig
+    from runner.ownrun import PipelineChoices, View
     from runner.reports import JobReport
 
 INTERRUPTED = 130
@@ -24,10 +29,14 @@ INTERRUPTED = 130
 @click.command("run", cls=ProjectCommand)
 @click.argument("jobs", nargs=-1, metavar="[JOB]...", shell_complete=complete_job)
 @click.option("-k", "--keep-going", is_flag=True, help="After a failure, run the jobs that do not depend on it.")
+@param_option
+@click.option("-i", "--input", "given", metavar="FILE|-|TEXT", help="What a pipeline gets, in place of its own input.")
+@click.option("--from", "start", metavar="STEP", help="Begin a pipeline with this step; see below.")
+@click.option("--restart", is_flag=True, help="Begin a pipeline again that was left unfinished.")
 @no_reuse_option
 @json_option
 @pass_project
-def run(project: Project, jobs: Sequence[str], keep_going: bool, as_json: bool) -> int:
+def run(project: Project, /, jobs: Sequence[str], keep_going: bool, as_json: bool, **wanted: Any) -> int:
     """Run jobs, once and here.
 
     Runs the named jobs in the order given, or else all that have no trigger, in the order of
@@ -38,6 +47,12 @@ def run(project: Project, jobs: Sequence[str], keep_going: bool, as_json: bool) 
 
     After a failure no further job starts. With --keep-going those still run that do not read the
     output file of a job that failed.
+
+    A pipeline is a run in the store, with its steps as runs of their own. One that was interrupted or
+    killed is gone on with by the same command, or else by a daemon; --restart begins again. With --from
+    STEP that step and all that comes behind it are run, with what those before it gave in the latest
+    run. `runner runs retry RUN --failed` runs only what failed. These options, --param and --input
+    are for one pipeline at a time.
 
     With --json one object a job on stdout, and no output of jobs: job, status (succeeded, failed,
     skipped, cancelled), duration_ms, attempts, function, version, output_bytes, output_path,
@@ -50,6 +65,8 @@ def run(project: Project, jobs: Sequence[str], keep_going: bool, as_json: bool) 
       runner run
       runner run clean report --keep-going
       runner run report > report.md
+      runner run nightly --param day=monday
+      runner run nightly --from merge
     """
     project.start_ahead()
     from runner.cli.liveline import is_live
@@ -64,8 +81,11 @@ def run(project: Project, jobs: Sequence[str], keep_going: bool, as_json: bool) 
     reports: list[JobReport] = []
     with project.open(notify=say) as runner:
         chosen = choose_jobs(runner, jobs)
-        plan = Plan(jobs=chosen, functions=register_for(runner, chosen, say), keep_going=keep_going)
-        with Progress(len(chosen), live=is_live(), quiet=project.quiet) as progress:
+        progress = Progress(len(chosen), live=is_live(), quiet=project.quiet)
+        pipeline = _pipeline(project, [runner.config.jobs[name] for name in chosen], progress.watch, **wanted)
+        functions = register_for(runner, chosen, say)
+        plan = Plan(jobs=chosen, functions=functions, keep_going=keep_going, pipeline=pipeline)
+        with progress:
             for report in run_jobs(runner, plan, progress.started):
                 reports.append(report)
                 progress.ended(report)
@@ -73,6 +93,28 @@ def run(project: Project, jobs: Sequence[str], keep_going: bool, as_json: bool) 
     if not project.quiet:
         _close(reports)
     return _exit_status(reports)
+
+
+def _pipeline(
+    project: Project,
+    jobs: Sequence[JobConfig],
+    watch: Callable[[View], None],
+    params: Sequence[str],
+    given: str | None,
+    start: str | None,
+    restart: bool,
+) -> PipelineChoices | None:
+    """What the options say of the one pipeline that they are for; None when there is none. Raises UsageError."""
+    if (params or given is not None or start or restart) and (len(jobs) != 1 or not jobs[0].steps):
+        raise UsageError("--param, --input, --from and --restart are for one pipeline; name it, and no other job")
+    if params and given is not None:
+        raise UsageError("--param and --input exclude each other: parameters are the keys of the input")
+    if not any(job.steps for job in jobs):
+        return None
+    from runner.ownrun import PipelineChoices  # not for plain jobs
+
+    data = read_params(jobs[0], params) if params else None if given is None else read_given(project, given)
+    return PipelineChoices(input=data, start=start, restart=restart, watch=watch)
 
 
 def _hand_over(report: JobReport, as_json: bool, progress: Progress) -> None:
@@ -94,8 +136,8 @@ def _facts(report: JobReport) -> dict[str, object]:
         "duration_ms": round(report.duration_ms, 3),
         "attempts": report.attempts,
         **report.counts,
-        "function": report.function,
-        "version": report.version,
+        "function": report.function or None,
+        "version": report.version or None,
         "output_bytes": report.output_bytes,
         "output_path": str(report.output_path) if report.output_path else None,
         "memory_peak_bytes": report.memory_peak_bytes,

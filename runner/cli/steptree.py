@@ -1,0 +1,105 @@
+"""A pipeline's run as a tree of its steps, and what changed in it since it was shown last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from runner.cli import console
+from runner.cli.progress import COLORS
+
+if TYPE_CHECKING:
+    from runner.ownrun import View
+    from runner.pipeline_state import StepState
+
+BAR = 20
+"""Characters of a bar."""
+ASCII = str.maketrans("✓✗●·█░", "+x*-#.")
+"""For terminals that can show nothing else, beside that of runner.diagrams.lanes."""
+_MARKS = {"succeeded": "✓", "failed": "✗", "cancelled": "✗", "skipped": "·", "running": "●"}
+
+
+def tree(view: View, now: datetime, *, most: int = 1000) -> list[str]:
+    """The lines to show; with fewer than `most` the rows between steps are left out, and then steps that
+    have ended or not begun."""
+    from runner.diagrams.lanes import rows
+    from runner.plan import ON_FAILURE
+
+    shown = {name: step for name, step in view.plan.steps.items() if name != ON_FAILURE or name in view.state.steps}
+    needs = {name: [other for other in step.needs if other in shown] for name, step in shown.items()}
+    if ON_FAILURE in needs:
+        needed = {other for name, others in needs.items() if name != ON_FAILURE for other in others}
+        needs[ON_FAILURE] = [name for name in needs if name not in needed and name != ON_FAILURE]
+    drawn = rows(needs)
+    if len(drawn) + 1 > most:
+        drawn = [row for row in drawn if row.name]
+    width = max(map(len, shown))
+    lines = []
+    for row in drawn:
+        if not row.name:
+            lines.append(f"  {row.lines}".rstrip())
+            continue
+        state = view.state.steps.get(row.name)
+        status = "waiting" if state is None else state.status
+        mark = click.style(_MARKS.get(status, "○"), fg=COLORS.get(status))
+        lines.append(f"  {row.lines.replace('○', mark)} {row.name:{width}}  {_facts(state, now)}".rstrip())
+    if len(lines) + 1 > most:
+        running = [line for line, row in zip(lines, drawn, strict=True) if _is_running(view, row.name)]
+        lines = running[: max(most - 2, 1)]
+    return [f"{click.style(view.job, bold=True)}  run {view.run_id}  {_count(view)}", *lines]
+
+
+def news(before: View | None, view: View, now: datetime) -> Iterator[str]:
+    """A line for each step that began or ended since."""
+    known = {} if before is None else before.state.steps
+    for name, state in view.state.steps.items():
+        old = known.get(name)
+        if old is None or old.status != state.status:
+            status = "running" if state.status == "running" else " ".join(click.unstyle(_facts(state, now)).split())
+            yield f"{view.job}.{name}: {status}"
+
+
+def items(view: View) -> Iterator[str]:
+    """A line for each step that is in the middle of its items."""
+    for name, state in view.state.steps.items():
+        if state.status == "running" and state.total:
+            yield f"{view.job}.{name}: {_items(state)}"
+
+
+def _is_running(view: View, name: str) -> bool:
+    state = view.state.steps.get(name)
+    return state is not None and state.status == "running"
+
+
+def _count(view: View) -> str:
+    ended = sum(state.status != "running" for state in view.state.steps.values())
+    return click.style(f"{ended} of {len(view.plan.steps)} steps", dim=True)
+
+
+def _facts(state: StepState | None, now: datetime) -> str:
+    if state is None:
+        return ""
+    parts: Sequence[str] = [click.style(f"{state.status:9}", fg=COLORS.get(state.status))]
+    if state.status != "skipped" and state.began_at:
+        ended = datetime.fromisoformat(state.ended_at) if state.ended_at else now
+        took = (ended - datetime.fromisoformat(state.began_at)).total_seconds()
+        parts = [*parts, console.duration(max(took, 0) * 1e3)]
+    if state.total is not None:
+        parts = [*parts, f"{_bar(state)}{_items(state)}"]
+    return "  ".join(parts)
+
+
+def _items(state: StepState) -> str:
+    done = state.succeeded + state.failed
+    text = f"{done:,} of {state.total:,} items"
+    return f"{text}, {state.failed:,} failed" if state.failed else text
+
+
+def _bar(state: StepState) -> str:
+    if state.status != "running" or not state.total:
+        return ""
+    full = BAR * (state.succeeded + state.failed) // state.total
+    return f"{'█' * full}{'░' * (BAR - full)} "

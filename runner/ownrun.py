@@ -1,0 +1,171 @@
+"""A pipeline run here and now, as `runner run` does: by way of the store, so that it can be gone on with.
+
+A run that was left unfinished, because its process was killed or interrupted, is gone on with by the next
+one of the same job and input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from runner import pipeline_state, plan
+from runner.admission import Pin, new_run, params_of, plan_of
+from runner.app import Runner
+from runner.config import JobConfig
+from runner.errors import LookupFailed, RunFailed, RunnerError, UsageError
+from runner.expressions import Raw
+from runner.ledger import Run, RunFilter
+from runner.models import Function
+from runner.ownlanes import OwnLanes, bury
+from runner.pipeline import parameters
+from runner.pipeline_state import State, taking_over
+from runner.plan import Plan
+from runner.reports import JobReport
+from runner.runs import TERMINAL, NewRun, OnConflict, RunStatus
+from runner.watching import ended, exit_status
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """What there is to show of a pipeline that runs."""
+
+    run_id: int
+    job: str
+    plan: Plan
+    state: State
+    run: Run
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PipelineChoices:
+    """What the user wants of a pipeline."""
+
+    input: bytes | None = None
+    """In place of the job's own."""
+    start: str | None = None
+    """Begin with this step, and take what those before it gave in the latest run."""
+    restart: bool = False
+    """Begin again, even if there is a run that could be gone on with."""
+    watch: Callable[[View], None] = lambda _: None
+    """Told of every change."""
+
+
+def run_pipeline(
+    runner: Runner,
+    job: JobConfig,
+    functions: Mapping[str, Function],
+    choices: PipelineChoices,
+    tell: Callable[[str], None],
+) -> JobReport:
+    """Run it to its end, or go on with a run that was left unfinished. Never raises for how it ended: the
+    report holds the error. Raises UsageError for choices that cannot be met."""
+    started = time.perf_counter()
+    run_id = _accept(runner, job, functions, choices, tell)
+    store = runner.store
+    made = plan.load(store.plan(run_id))
+
+    def look(run: Run) -> None:
+        state = pipeline_state.load(store.state(run_id))
+        choices.watch(View(run_id=run_id, job=job.name, plan=made, state=state, run=run))
+
+    run = OwnLanes(runner, store.get(run_id).queue, _now).carry_out(run_id, look)
+    output = store.result(run_id)
+    error: RunnerError | None = None
+    if run.status is not RunStatus.SUCCEEDED:
+        error = RunFailed(run.error_class or "Cancelled", run.message or run.status.value, exit_status([run]))
+    size = job.output.stat().st_size if job.output is not None and error is None else len(output or b"")
+    return JobReport(
+        job=job.name,
+        status="succeeded" if error is None else "failed",
+        duration_ms=(time.perf_counter() - started) * 1e3,
+        attempts=run.attempts,
+        function="",
+        version=0,
+        output_bytes=size,
+        output_path=job.output if error is None else None,
+        output=output if job.output is None else None,
+        error=error,
+    )
+
+
+def retry_failed(runner: Runner, run_id: int, functions: Mapping[str, Function], *, queue: str | None = None) -> NewRun:
+    """A new run that goes on from one that has ended: with the steps as jobs.yaml has them now and these
+    versions, but without what succeeded there. Raises RunNotFound and UsageError."""
+    run = runner.store.get(run_id)
+    job = runner.config.job(run.job)
+    if not job.steps or not runner.store.plan(run_id):
+        raise UsageError(f"run {run_id} of {run.job} is no pipeline's; `runner runs rerun` runs it again")
+    if not run.status.is_terminal:
+        raise UsageError(f"run {run_id} has not ended yet; cancel it first, or wait")
+    made = _going_on(runner, plan_of(runner.config, job, functions, queue=queue), run_id, None)
+    pinned = Pin(runner.config.namespace, None, made.dump())
+    return new_run(job, pinned, runner.store.payload(run_id), parent_id=run_id, queue=queue)
+
+
+def checked_input(job: JobConfig, given: bytes | None) -> bytes:
+    """What the pipeline is to get, with parameters that fit. Raises UsageError."""
+    data = given if given is not None else b"" if job.input is None else job.input.read()
+    try:
+        parameters(params_of(job), Raw(data, "the input"))
+    except LookupFailed as error:
+        raise UsageError(f"job {job.name!r}: {error}") from error
+    return data
+
+
+def _accept(
+    runner: Runner,
+    job: JobConfig,
+    functions: Mapping[str, Function],
+    choices: PipelineChoices,
+    tell: Callable[[str], None],
+) -> int:
+    """Enqueue a run, or find the one to go on with; its id."""
+    queue = f"run/{job.name}"
+    made = plan_of(runner.config, job, functions, queue=queue)
+    data = checked_input(job, choices.input)
+    if choices.start is not None:
+        made = _from(runner, job, made, choices.start)
+    facts = hashlib.sha256(b"%d/%s/%s" % (len(data), data, (choices.start or "").encode()))
+    pinned = Pin(runner.config.namespace, None, made.dump())
+    run = new_run(
+        job,
+        pinned,
+        data,
+        queue=queue,
+        unique_key=f"run/{job.name}/{facts.hexdigest()[:32]}",
+        on_conflict=OnConflict.JOIN,
+    )
+    run_id, created = runner.store.enqueue([run], now=_now())[0]
+    if created:
+        return run_id
+    if choices.restart:
+        bury(runner, _now())
+        runner.store.cancel(run_id, "begun again", now=_now())
+        next(ended(runner.store, [run_id]))
+        return _accept(runner, job, functions, choices, tell)
+    tell(f"goes on with run {run_id} of {job.name}, which was not finished; --restart begins again")
+    return run_id
+
+
+def _from(runner: Runner, job: JobConfig, made: Plan, start: str) -> Plan:
+    if start not in made.steps or start == plan.ON_FAILURE:
+        raise UsageError(f"no step {start!r} in job {job.name!r}; there are {', '.join(job.steps)}")
+    filter = RunFilter(namespace=runner.config.namespace, job=job.name, statuses=TERMINAL, is_step=False)
+    latest = next((run for run in runner.store.list_runs(filter) if runner.store.plan(run.run_id)), None)
+    if latest is None:
+        raise UsageError(f"job {job.name!r} has no run that has ended, from which {start!r} could take its input")
+    return _going_on(runner, made, latest.run_id, start)
+
+
+def _going_on(runner: Runner, made: Plan, run_id: int, start: str | None) -> Plan:
+    before = plan.load(runner.store.plan(run_id))
+    runs = (run_id, *(before.reuse.runs if before.reuse is not None else ()))
+    return taking_over(made, pipeline_state.load(runner.store.state(run_id)), runs, start=start)
+
+
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
