@@ -25,7 +25,7 @@ from runner.pipeline import parameters
 from runner.pipeline_state import State, taking_over
 from runner.plan import Plan
 from runner.reports import JobReport
-from runner.runs import TERMINAL, NewRun, OnConflict, RunStatus
+from runner.runs import TERMINAL, Enqueued, OnConflict, RunStatus
 from runner.watching import ended, exit_status
 
 
@@ -48,6 +48,8 @@ class PipelineChoices:
     """In place of the job's own."""
     start: str | None = None
     """Begin with this step, and take what those before it gave in the latest run."""
+    failed: bool = False
+    """Run only what did not succeed in the latest run."""
     restart: bool = False
     """Begin again, even if there is a run that could be gone on with."""
     watch: Callable[[View], None] = lambda _: None
@@ -92,18 +94,26 @@ def run_pipeline(
     )
 
 
-def retry_failed(runner: Runner, run_id: int, functions: Mapping[str, Function], *, queue: str | None = None) -> NewRun:
-    """A new run that goes on from one that has ended: with the steps as jobs.yaml has them now and these
-    versions, but without what succeeded there. Raises RunNotFound and UsageError."""
-    run = runner.store.get(run_id)
-    job = runner.config.job(run.job)
-    if not job.steps or not runner.store.plan(run_id):
-        raise UsageError(f"run {run_id} of {run.job} is no pipeline's; `runner runs rerun` runs it again")
-    if not run.status.is_terminal:
-        raise UsageError(f"run {run_id} has not ended yet; cancel it first, or wait")
-    made = _going_on(runner, plan_of(runner.config, job, functions, queue=queue), run_id, None)
-    pinned = Pin(runner.config.namespace, None, made.dump())
-    return new_run(job, pinned, runner.store.payload(run_id), parent_id=run_id, queue=queue)
+def retrying(runner: Runner, now: Callable[[], datetime]) -> Callable[[int], Enqueued]:
+    """The act of going on from a pipeline's run that has ended: with a new run of the steps and functions as
+    they are now, but without what succeeded there. It raises RunNotFound and UsageError."""
+    pins: dict[str, Mapping[str, Function]] = {}
+
+    def retry(run_id: int) -> Enqueued:
+        store = runner.store
+        run = store.get(run_id)
+        if run.function is not None or not store.plan(run_id):
+            raise UsageError(f"run {run_id} of {run.job} is no pipeline's, and can only be run again as a whole")
+        if not run.status.is_terminal:
+            raise UsageError(f"run {run_id} has not ended yet; cancel it first, or wait")
+        job = runner.config.job(run.job)
+        if job.name not in pins:
+            pins[job.name] = {name: runner.register(name).function for name in runner.config.functions_of(job.name)}
+        made = _going_on(runner, plan_of(runner.config, job, pins[job.name]), run, None)
+        pinned = Pin(runner.config.namespace, None, made.dump())
+        return store.enqueue([new_run(job, pinned, store.payload(run_id), parent_id=run_id)], now=now())[0]
+
+    return retry
 
 
 def checked_input(job: JobConfig, given: bytes | None) -> bytes:
@@ -127,9 +137,9 @@ def _accept(
     queue = f"run/{job.name}"
     made = plan_of(runner.config, job, functions, queue=queue)
     data = checked_input(job, choices.input)
-    if choices.start is not None:
-        made = _from(runner, job, made, choices.start)
-    facts = hashlib.sha256(b"%d/%s/%s" % (len(data), data, (choices.start or "").encode()))
+    if choices.start is not None or choices.failed:
+        made = _going_on(runner, made, _latest(runner, job), choices.start)
+    facts = hashlib.sha256(repr((data, choices.start, choices.failed)).encode())
     pinned = Pin(runner.config.namespace, None, made.dump())
     run = new_run(
         job,
@@ -151,20 +161,24 @@ def _accept(
     return run_id
 
 
-def _from(runner: Runner, job: JobConfig, made: Plan, start: str) -> Plan:
-    if start not in made.steps or start == plan.ON_FAILURE:
-        raise UsageError(f"no step {start!r} in job {job.name!r}; there are {', '.join(job.steps)}")
+def _latest(runner: Runner, job: JobConfig) -> Run:
+    """The latest run of the job that has ended. Raises UsageError without any."""
     filter = RunFilter(namespace=runner.config.namespace, job=job.name, statuses=TERMINAL, is_step=False)
     latest = next((run for run in runner.store.list_runs(filter) if runner.store.plan(run.run_id)), None)
     if latest is None:
-        raise UsageError(f"job {job.name!r} has no run that has ended, from which {start!r} could take its input")
-    return _going_on(runner, made, latest.run_id, start)
+        raise UsageError(f"job {job.name!r} has no run yet that has ended, and could be gone on from")
+    return latest
 
 
-def _going_on(runner: Runner, made: Plan, run_id: int, start: str | None) -> Plan:
-    before = plan.load(runner.store.plan(run_id))
-    runs = (run_id, *(before.reuse.runs if before.reuse is not None else ()))
-    return taking_over(made, pipeline_state.load(runner.store.state(run_id)), runs, start=start)
+def _going_on(runner: Runner, made: Plan, run: Run, start: str | None) -> Plan:
+    """The plan with what is taken over from a run; see `taking_over`."""
+    if start is None and run.status is RunStatus.SUCCEEDED:
+        raise UsageError(f"run {run.run_id} of {run.job} succeeded; nothing in it has failed")
+    if start is not None and (start not in made.steps or start == plan.ON_FAILURE):
+        raise UsageError(f"no step {start!r} in job {run.job!r}; there are {', '.join(made.steps)}")
+    before = plan.load(runner.store.plan(run.run_id))
+    runs = (run.run_id, *(before.reuse.runs if before.reuse is not None else ()))
+    return taking_over(made, pipeline_state.load(runner.store.state(run.run_id)), runs, start=start)
 
 
 def _now() -> datetime:

@@ -32,6 +32,7 @@ INTERRUPTED = 130
 @param_option
 @click.option("-i", "--input", "given", metavar="FILE|-|TEXT", help="What a pipeline gets, in place of its own input.")
 @click.option("--from", "start", metavar="STEP", help="Begin a pipeline with this step; see below.")
+@click.option("--failed", is_flag=True, help="Run only what did not succeed in a pipeline's latest run.")
 @click.option("--restart", is_flag=True, help="Begin a pipeline again that was left unfinished.")
 @no_reuse_option
 @json_option
@@ -51,8 +52,8 @@ def run(project: Project, /, jobs: Sequence[str], keep_going: bool, as_json: boo
     A pipeline is a run in the store, with its steps as runs of their own. One that was interrupted or
     killed is gone on with by the same command, or else by a daemon; --restart begins again. With --from
     STEP that step and all that comes behind it are run, with what those before it gave in the latest
-    run. `runner runs retry RUN --failed` runs only what failed. These options, --param and --input
-    are for one pipeline at a time.
+    run; with --failed, whatever did not succeed in that, down to single items. These options, --param
+    and --input are for one pipeline at a time.
 
     With --json one object a job on stdout, and no output of jobs: job, status (succeeded, failed,
     skipped, cancelled), duration_ms, attempts, function, version, output_bytes, output_path,
@@ -102,11 +103,15 @@ def _pipeline(
     params: Sequence[str],
     given: str | None,
     start: str | None,
+    failed: bool,
     restart: bool,
 ) -> PipelineChoices | None:
     """What the options say of the one pipeline that they are for; None when there is none. Raises UsageError."""
-    if (params or given is not None or start or restart) and (len(jobs) != 1 or not jobs[0].steps):
-        raise UsageError("--param, --input, --from and --restart are for one pipeline; name it, and no other job")
+    if any((params, given is not None, start, failed, restart)) and (len(jobs) != 1 or not jobs[0].steps):
+        message = "--param, --input, --from, --failed and --restart are for one pipeline; name it, and no other job"
+        raise UsageError(message)
+    if start and failed:
+        raise UsageError("--from and --failed exclude each other")
     if params and given is not None:
         raise UsageError("--param and --input exclude each other: parameters are the keys of the input")
     if not any(job.steps for job in jobs):
@@ -114,7 +119,7 @@ def _pipeline(
     from runner.ownrun import PipelineChoices  # not for plain jobs
 
     data = read_params(jobs[0], params) if params else None if given is None else read_given(project, given)
-    return PipelineChoices(input=data, start=start, restart=restart, watch=watch)
+    return PipelineChoices(input=data, start=start, failed=failed, restart=restart, watch=watch)
 
 
 def _hand_over(report: JobReport, as_json: bool, progress: Progress) -> None:
@@ -135,7 +140,7 @@ def _facts(report: JobReport) -> dict[str, object]:
         "status": report.status,
         "duration_ms": round(report.duration_ms, 3),
         "attempts": report.attempts,
-        **report.counts,
+        **{"records_reused": 0, **report.counts},
         "function": report.function or None,
         "version": report.version or None,
         "output_bytes": report.output_bytes,

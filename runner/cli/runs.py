@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from runner.errors import InvalidInput, UsageError
 
 if TYPE_CHECKING:
     from runner.app import Runner
+    from runner.bulk import Done
     from runner.ledger import Run, RunFilter
 
 STATUSES = ("pending", "running", "succeeded", "failed", "cancelled", "dead")
@@ -239,14 +240,18 @@ def _cancelled(counts: Counter[str]) -> str:
 @_status_option
 @_queue_option
 @_since_option
+@click.option("--failed", is_flag=True, help="Of pipelines: only what failed, as jobs.yaml has it now.")
 @_yes_option
 @json_option
 @pass_project
-def retry(project: Project, /, run_ids: tuple[int, ...], yes: bool, as_json: bool, **wanted: Any) -> int:
+def retry(project: Project, /, run_ids: tuple[int, ...], failed: bool, yes: bool, as_json: bool, **wanted: Any) -> int:
     """Run again what has ended: the same input and the same version, as a new run.
 
     By numbers, or all of a job, a queue, a status: those that failed or died, unless --status says
     otherwise. The dead letter of one that died is settled by it.
+
+    With --failed the new run of a pipeline takes over what succeeded, down to single items, and runs
+    the rest with steps and functions as they are now.
 
     Prints the numbers of the new runs. With --json one object a run: run_id, parent_id (the run that it
     repeats). Exit status 1 when a run is not there or its unique key is taken.
@@ -255,6 +260,7 @@ def retry(project: Project, /, run_ids: tuple[int, ...], yes: bool, as_json: boo
     Examples:
       runner runs retry 12
       runner runs retry --job clean --status dead --since 2h
+      runner runs retry 12 --failed
     """
     from runner import bulk
 
@@ -262,7 +268,7 @@ def retry(project: Project, /, run_ids: tuple[int, ...], yes: bool, as_json: boo
         chosen = _choose(runner, run_ids, wanted, _BAD)
         confirm(f"run {len(chosen):,} runs again?", 1 if run_ids else len(chosen), yes=yes)
         with Many(project, len(chosen), "enqueued again", is_bulk=not run_ids) as many:
-            for done in bulk.each(chosen, bulk.retry(runner.store, now)):
+            for done in bulk.each(chosen, _failed_only(runner) if failed else bulk.retry(runner.store, now)):
                 if done.error is not None:
                     many.fail(done.error)
                 elif done.enqueued is not None:
@@ -274,6 +280,14 @@ def retry(project: Project, /, run_ids: tuple[int, ...], yes: bool, as_json: boo
         elif not many.failed:
             project.say("no such runs")
     return 1 if many.failed else 0
+
+
+def _failed_only(runner: Runner) -> Callable[[int], Done]:
+    from runner.bulk import Done
+    from runner.ownrun import retrying
+
+    retry = retrying(runner, now)
+    return lambda run_id: Done(run_id, enqueued=retry(run_id))
 
 
 def _choose(runner: Runner, run_ids: Sequence[int], wanted: dict[str, Any], statuses: Sequence[str]) -> Sequence[int]:

@@ -45,7 +45,7 @@ def tree(view: View, now: datetime, *, most: int = 1000) -> list[str]:
         state = view.state.steps.get(row.name)
         status = "waiting" if state is None else state.status
         mark = click.style(_MARKS.get(status, "○"), fg=COLORS.get(status))
-        lines.append(f"  {row.lines.replace('○', mark)} {row.name:{width}}  {_facts(state, now)}".rstrip())
+        lines.append(f"  {row.lines.replace('○', mark)} {row.name:{width}}  {_facts(view, row.name, now)}".rstrip())
     if len(lines) + 1 > most:
         running = [line for line, row in zip(lines, drawn, strict=True) if _is_running(view, row.name)]
         lines = running[: max(most - 2, 1)]
@@ -58,7 +58,9 @@ def news(before: View | None, view: View, now: datetime) -> Iterator[str]:
     for name, state in view.state.steps.items():
         old = known.get(name)
         if old is None or old.status != state.status:
-            status = "running" if state.status == "running" else " ".join(click.unstyle(_facts(state, now)).split())
+            status = (
+                "running" if state.status == "running" else " ".join(click.unstyle(_facts(view, name, now)).split())
+            )
             yield f"{view.job}.{name}: {status}"
 
 
@@ -79,11 +81,15 @@ def _count(view: View) -> str:
     return click.style(f"{ended} of {len(view.plan.steps)} steps", dim=True)
 
 
-def _facts(state: StepState | None, now: datetime) -> str:
+def _facts(view: View, name: str, now: datetime) -> str:
+    state = view.state.steps.get(name)
     if state is None:
         return ""
     parts: Sequence[str] = [click.style(f"{state.status:9}", fg=COLORS.get(state.status))]
-    if state.status != "skipped" and state.began_at:
+    reuse = view.plan.reuse
+    if reuse is not None and name in reuse.whole:
+        parts = [*parts, f"as in run {reuse.runs[0]}"]
+    elif state.status != "skipped" and state.began_at:
         ended = datetime.fromisoformat(state.ended_at) if state.ended_at else now
         took = (ended - datetime.fromisoformat(state.began_at)).total_seconds()
         parts = [*parts, console.duration(max(took, 0) * 1e3)]
