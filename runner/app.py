@@ -379,7 +379,7 @@ class Runner:
             output_path=job.output if not error else None,
             output=output if job.output is None and not error else None,
             memory_peak_bytes=attempted.result.memory_peak_bytes if attempted else 0,
-            counts={"records_reused": int(attempted.reused) if attempted else 0},
+            counts={"records_reused": 1} if attempted and attempted.reused else {},
             error=error,
         )
 

@@ -21,7 +21,17 @@ def project(tmp_path: Path) -> CliProject:
 
 
 KEYS = [
-    *("job", "status", "duration_ms", "attempts", "function", "version", "output_bytes", "output_path"),
+    *(
+        "job",
+        "status",
+        "duration_ms",
+        "attempts",
+        "records_reused",
+        "function",
+        "version",
+        "output_bytes",
+        "output_path",
+    ),
     *("memory_peak_bytes", "error_class", "message"),
 ]
 

@@ -16,12 +16,13 @@ from runner.cli.moments import now
 from runner.cli.progress import colored
 from runner.cli.project import Project, pass_project
 from runner.cli.served import is_served
-from runner.errors import RunNotFound, UsageError
+from runner.errors import RunnerError, RunNotFound, UsageError
 
 if TYPE_CHECKING:
     from runner.account import Account, SlotAccount, Waiting
     from runner.app import Runner
     from runner.ledger import Attempt, RecordedSlot, Run
+    from runner.reasons import Difference, ReuseAccount
     from runner.triggers import Schedule
 
 Line = tuple[str, str]
@@ -36,7 +37,8 @@ def why(project: Project, subject: str, as_json: bool) -> int:
     """Tell why a run is what it is, or what became of a slot.
 
     Of a run: what started it, which version of the function, every attempt with its reason, what it
-    waits for, what it caused.
+    waits for, what it caused; and if its result was used again, from which run, or else which part of
+    what results are kept by differed from the nearest earlier run.
 
     Of a slot, a due time of a trigger: whether it ran, was caught up or skipped, and why. TRIGGER is
     the trigger's id as `runner runs show` has it, or a job, or a job and a kind (nightly/cron); SLOT is
@@ -44,9 +46,10 @@ def why(project: Project, subject: str, as_json: bool) -> int:
 
     With --json, of a run one object: run (its facts), cause (trigger, after, again, step, request), attempts,
     waits_for (what: moment, retry, limit, queue, daemon, worker; until, count), owner_is_gone, slot,
-    dead_letter, children. Of a slot one object a trigger: trigger, slot, outcome (ran, skipped,
-    caught_up, null when it is not in the ledger), reason, run_id, recorded_at. Exit status 1 when the
-    run or the slot is not known.
+    dead_letter, children, reuse (verdict: reused, impure, off, unknown, first, differs, running, gone;
+    run_id, made_at, differences: part, before, now; null unless it succeeded). Of a slot one object a
+    trigger: trigger, slot, outcome (ran, skipped, caught_up, null when it is not in the ledger), reason,
+    run_id, recorded_at. Exit status 1 when the run or the slot is not known.
 
     \b
     Examples:
@@ -78,13 +81,14 @@ def _tell_run(runner: Runner, run_id: int, as_json: bool) -> None:
         is_dead=partial(is_dead, runner.state_dir),
         now=now(),
     )
+    reuse = _reuse(runner, found.why.run)
     if as_json:
-        console.show_json(_facts(found))
+        console.show_json({**_facts(found), "reuse": _reuse_facts(reuse)})
         return
     run = found.why.run
     status = colored(run.status.value)
     console.show(f"run {run.run_id} of {console.printable(run.job)} is {status}")
-    runfacts.show_lines(_lines(found, now()))
+    runfacts.show_lines([*_lines(found, now()), *_reuse_lines(reuse, now())])
     for line in runfacts.tail_lines(found.why.attempts):
         console.show(line)
 
@@ -185,6 +189,54 @@ def _state(found: Account, at: datetime) -> Iterator[Line]:
         yield "held by", f"{run.owner}, {held}"
         if run.cancel_requested:
             yield "cancelled", "its daemon has been asked to end it"
+
+
+def _reuse(runner: Runner, run: Run) -> ReuseAccount | None:
+    """Why its result was used again or not."""
+    from runner.reasons import reuse_account
+
+    is_pure = False
+    if run.function is not None:
+        with suppress(RunnerError):  # a function may be gone for good
+            versions = runner.registry.versions(run.namespace, run.function)
+            is_pure = any(each.pure for each in versions if each.version == run.function_version)
+    return reuse_account(runner.store, run, is_pure=is_pure)
+
+
+def _reuse_facts(found: ReuseAccount | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    return {
+        "verdict": found.verdict.value,
+        "run_id": found.run_id,
+        "made_at": console.plain(found.made_at),
+        "differences": [one._asdict() for one in found.differences],
+    }
+
+
+def _reuse_lines(found: ReuseAccount | None, at: datetime) -> Iterator[Line]:
+    if found is None or found.verdict.value == "impure":
+        return  # most functions are not, and need no word about it
+    if found.verdict.value == "reused":
+        source = "an earlier call" if found.run_id is None else f"run {found.run_id}"
+        made = "" if found.made_at is None else f", made {runfacts.moment(found.made_at, at)}"
+        yield "result", f"that of {source}{made}: the function is pure and was not run again"
+        return
+    yield (
+        "not reused",
+        {
+            "off": "reuse was turned off",
+            "unknown": "its executor does not tell what results depend on",
+            "first": "no earlier run of this job is known",
+            "differs": f"nearest is run {found.run_id}, but for\n" + "\n".join(map(_difference, found.differences)),
+            "running": f"run {found.run_id} has the same key and had not ended yet",
+            "gone": f"the result of run {found.run_id} is not kept: cleared, gone to make room, or too large",
+        }[found.verdict.value],
+    )
+
+
+def _difference(one: Difference) -> str:
+    return console.printable(f"{one.part}: {one.now}, not {one.before}")
 
 
 # Slots
