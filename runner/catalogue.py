@@ -34,7 +34,6 @@ FIRST_PARTY: Mapping[str, Mapping[str, str]] = {
     "builder": dict.fromkeys((".c", ".cpp", ".zig", ".wat"), "runner_builders"),
     "source": dict.fromkeys(("jsonl", "csv", "lines", "files", "sqlite", "parquet"), "runner_files"),
     "sink": dict.fromkeys(("jsonl", "csv", "lines", "files", "sqlite", "parquet"), "runner_files"),
-    "key": {"steps": "runner_pipeline", "batch": "runner_files"},
 }
 """Which plugin of this project provides a name, for those who do not have it installed."""
 
@@ -89,12 +88,6 @@ class Lookup:
             return INVALID
         built = self._settings("trigger", provider, settings, join(where, kind.value))
         return built if built is INVALID else TriggerConfig(kind=provider.name, settings=built, line=kind.line)
-
-    def unprovided(self, node: Node, where: str) -> Any:
-        """`steps` or `batch`, which no plugin can provide yet; always INVALID."""
-        key = where.rpartition(".")[2]
-        plugin = FIRST_PARTY["key"][key]
-        return self._reader.report(node, where, f"no installed plugin provides {key!r}; it comes with plugin {plugin}")
 
     def source(self, node: Node, where: str) -> Any:
         """A Choice of a source of records, or INVALID."""
