@@ -39,10 +39,10 @@ if TYPE_CHECKING:
 def backfill(project: Project, /, name: str, only_list: bool, as_json: bool, **given: Any) -> int:
     """Run the partitions of a batch job that are missing.
 
-    The state of each is listed in the end, or with --list at once. A partition is `missing` if it never ran to its end or its output is gone, `interrupted`, or as its
-    last run has left it: succeeded, failed, cancelled. --only missing runs the missing, interrupted and
-    cancelled ones, --only failed those that failed, --only all every one again. A failed one does not
-    keep the others from running.
+    The state of each is listed in the end, or with --list at once. A partition is `missing` if it never
+    ran to its end or its output is gone, `interrupted`, or as its last run has left it: succeeded,
+    failed, cancelled. --only missing runs the missing, interrupted and cancelled ones, --only failed
+    those that failed, --only all every one again. A failed one does not keep the others from running.
 
     With --json one object a partition: job, partition, status, finished_at, records_in, records_out,
     records_failed, message. Exit status 1 if one of those that ran failed.
