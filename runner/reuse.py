@@ -86,8 +86,8 @@ class Reuse:
 
     def put(self, function: Function, results: Sequence[NewResult]) -> None:
         """Keep results of a function."""
-        cache = self._ready()
-        if cache is not None and results:
+        cache = self._ready() if results else None
+        if cache is not None:
             cache.put(function.namespace, function.name, results, now=self._now())
 
     def look(self, function: Function, inputs: Sequence[bytes], env_vars: Mapping[str, str]) -> list[Look]:

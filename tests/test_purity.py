@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import wasmtime
-from cli_project import CliProject
 
 from runner.errors import InvalidModule
 from runner.purity import INERT_HOST, INERT_WASI, check_pure
 from runner.wasm import inspect
 from runner.workers.signatures import HOST, SIGNATURES, WASI, WASI_MODULE
+from tests.cli_project import CliProject
 
 ENGINES = ("wasmer", "wasmtime")
 IMPURE_WASI = {"sock_accept", "sock_recv", "sock_send", "sock_shutdown"}
