@@ -261,6 +261,7 @@ class Daemon(Observer):
     def ended(self, claims: Sequence[Claim], outcomes: Sequence[Outcome], statuses: Sequence[RunStatus | None]) -> None:
         """See Observer."""
         self._tally.ended(claims, outcomes, statuses)
+        self._tender.wake()  # only now is it held no more, and perhaps all drained
 
     def refused(self, error: StoreError) -> None:
         """See Observer."""

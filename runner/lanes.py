@@ -56,7 +56,8 @@ class Observer:
         """A lane has begun to hold runs, so that `tend` is wanted, or has ended."""
 
     def ended(self, claims: Sequence[Claim], outcomes: Sequence[Outcome], statuses: Sequence[RunStatus | None]) -> None:
-        """Outcomes were recorded; the status that each run has now, None for one that was refused."""
+        """Outcomes were recorded, and their runs are held no more; the status that each has now, None for
+        one that was refused."""
 
     def refused(self, error: StoreError) -> None:
         """The store took nothing; it is tried again."""

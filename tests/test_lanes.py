@@ -19,7 +19,7 @@ from runner import plugins
 from runner.app import Runner
 from runner.carrier import Carrier, Watch
 from runner.errors import InvalidInput, Stopped, StoreDamaged, StoreError, StoreLocked
-from runner.lanes import CLAIM_RUNS, Lanes, Observer
+from runner.lanes import CLAIM_RUNS, Key, Lanes, Observer
 from runner.runs import Claim, Claimant, Outcome, Released, RunStatus, Succeeded
 from runner.testing.runs_bench import claimant, new
 from tests.daemon_project import HANG, SAY, DaemonProject
@@ -75,12 +75,16 @@ class Watcher(Observer):
         self.refusals: list[StoreError] = []
         self.breaks: list[BaseException] = []
         self.stirs = 0
+        self.holding: Callable[[], Sequence[Key]] = list
+        self.held_at_end: set[Any] = set()
+        """What was still held when it was told that it had ended."""
 
     def stirred(self) -> None:
         self.stirs += 1
 
     def ended(self, claims: Sequence[Claim], outcomes: Sequence[Outcome], statuses: Sequence[RunStatus | None]) -> None:
         self.ends += zip(claims, outcomes, statuses, strict=True)
+        self.held_at_end |= {outcome[:2] for outcome in outcomes} & set(self.holding())
 
     def refused(self, error: StoreError) -> None:
         self.refusals.append(error)
@@ -118,6 +122,7 @@ class Bench:
             count=count,
             observer=self.watcher,
         )
+        self.watcher.holding = self.lanes.holding
 
     def enqueue(self, *payloads: bytes) -> list[int]:
         return [run.run_id for run in self.store.enqueue([new(payload=each) for each in payloads], now=now())]
@@ -177,6 +182,7 @@ def test_what_is_enqueued_is_carried_out(bench: Bench) -> None:
     assert {status for _, _, status in bench.watcher.ends} == {RunStatus.SUCCEEDED}
     assert all((claim.run_id, claim.token) == outcome[:2] for claim, outcome, _ in bench.watcher.ends)
     eventually(lambda: bench.lanes.holding() == [])
+    assert bench.watcher.held_at_end == set()
 
 
 def test_claims_grow_with_quick_work_and_never_by_much(single: Bench) -> None:
