@@ -26,6 +26,7 @@ DOCUMENTS = (
     "docs/triggers.md",
     "docs/batch.md",
     "docs/testing.md",
+    "docs/reuse.md",
     "docs/replay.md",
 )
 
