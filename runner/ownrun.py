@@ -134,21 +134,14 @@ def _accept(
     tell: Callable[[str], None],
 ) -> int:
     """Enqueue a run, or find the one to go on with; its id."""
-    queue = f"run/{job.name}"
-    made = plan_of(runner.config, job, functions, queue=queue)
     data = checked_input(job, choices.input)
+    meant = hashlib.sha256(repr((data, choices.start, choices.failed)).encode()).hexdigest()[:16]
+    key = f"run/{job.name}/{meant}"  # of the run, and of the queue that nobody else puts anything into
+    made = plan_of(runner.config, job, functions, queue=key)
     if choices.start is not None or choices.failed:
         made = _going_on(runner, made, _latest(runner, job), choices.start)
-    facts = hashlib.sha256(repr((data, choices.start, choices.failed)).encode())
     pinned = Pin(runner.config.namespace, None, made.dump())
-    run = new_run(
-        job,
-        pinned,
-        data,
-        queue=queue,
-        unique_key=f"run/{job.name}/{facts.hexdigest()[:32]}",
-        on_conflict=OnConflict.JOIN,
-    )
+    run = new_run(job, pinned, data, queue=key, unique_key=key, on_conflict=OnConflict.JOIN)
     run_id, created = runner.store.enqueue([run], now=_now())[0]
     if created:
         return run_id

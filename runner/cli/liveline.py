@@ -10,6 +10,9 @@ from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TypeVar
 
+import click
+from click.globals import resolve_color_default
+
 from runner.cli import console
 
 REDRAW_SECONDS = 0.1
@@ -34,6 +37,7 @@ class LiveLine(ABC):
         self.lock = threading.RLock()
         self._ended = threading.Event()
         self._lines = 0
+        self._is_plain = resolve_color_default() is False
         self._thread = threading.Thread(target=self._redraw, name="progress", daemon=True)
 
     @abstractmethod
@@ -79,6 +83,7 @@ class LiveLine(ABC):
                 text = self.status() if self.live else ""
                 if text:
                     columns, rows = size()
+                    text = click.unstyle(text) if self._is_plain else text
                     lines = [cut(line, columns - 1) for line in text.split("\n")[: rows - 1]]
                     self._write(self._clear() + "\n".join(lines))
                     self._lines = len(lines)
