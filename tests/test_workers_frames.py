@@ -584,7 +584,7 @@ def test_a_forged_size_reads_nothing_outside_the_area(single: WorkerExecutor) ->
 
 def test_results_that_never_end_are_cut_off(single: WorkerExecutor) -> None:
     # The area is full again and again: more than any output may be.
-    whole = ["forge", AREA_BYTES, (bytes(8) + (1 << 40).to_bytes(8, "little")).hex()]
+    whole = ["forge", AREA_BYTES, (bytes(12) + (1 << 40).to_bytes(8, "little")).hex()]
     again: list[Any] = [["send", protocol.message(protocol.FULL).hex()], ["listen"]]
     flood = [whole, *again * 400]
     before = memory_kib(field="VmHWM")

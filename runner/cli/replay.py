@@ -48,7 +48,7 @@ _attempt_option = click.option(
 @json_option
 @pass_project
 def replay(project: Project, target: str, attempt: int | None, other: FunctionName | None, as_json: bool) -> int:
-    """Run a past run again, offline, and tell whether the same comes of it.
+    """Run a past run again, offline, and compare.
 
     It gets its input, and from the recording the clock, random bytes and host answers of then. Nothing is
     enqueued, written or asked for anew; a secret has the value that it has now. RUN is a number from
@@ -97,13 +97,16 @@ def replay(project: Project, target: str, attempt: int | None, other: FunctionNa
 @click.argument("run_id", metavar="RUN", type=click.IntRange(1))
 @click.argument("target", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 @_attempt_option
+@json_option
 @pass_project
-def repro(project: Project, run_id: int, target: Path, attempt: int | None) -> None:
+def repro(project: Project, run_id: int, target: Path, attempt: int | None, as_json: bool) -> None:
     """Pack a past run into one file that can be replayed anywhere.
 
     The file has the module, the input, the recording and how it ended: whoever gets it can run
     `runner replay FILE`, on another machine and without a jobs.yaml. It has no value of a secret that
     this jobs.yaml declares; all else that went into the run is in it, so mind whom you give it to.
+
+    With --json one object: run_id, attempt, file, file_bytes, notes.
 
     \b
     Examples:
@@ -119,6 +122,11 @@ def repro(project: Project, run_id: int, target: Path, attempt: int | None) -> N
         declared = runner.config.secrets
         found = of_run(runner, run_id, attempt).without_secrets(resolve(tuple(declared), declared))
     size = write(target, found)
+    if as_json:
+        notes = [found.lacks] if found.lacks else []
+        facts = {"run_id": run_id, "attempt": found.attempt, "file": str(target), "file_bytes": size, "notes": notes}
+        console.show_json(facts)
+        return
     project.say(f"{found.name}: {console.size(size)} in {target}; `runner replay {target}` runs it, anywhere")
     if found.lacks:
         project.say(found.lacks)
