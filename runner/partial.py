@@ -92,7 +92,10 @@ class PartialFile:
             raise self._refused(error) from error
 
     def publish(self) -> None:
-        """Give the file its name, durably. Nothing happens if it has it already. Raises FileUnavailable."""
+        """Give the file its name, durably. Nothing happens if it has it already. Raises FileUnavailable, also
+        when somebody took it away while it was written."""
+        if self._descriptor >= 0 and not any(_is_at(self._descriptor, path) for path in (self.partial, self.path)):
+            raise FileUnavailable(f"{self.shown}{ENDING} was taken away while it was written; run again with --restart")
         try:
             with contextlib.suppress(FileNotFoundError):
                 self.partial.replace(self.path)

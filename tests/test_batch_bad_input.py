@@ -308,8 +308,33 @@ def test_two_records_of_one_name(bench: Bench) -> None:
     bench.write("in/b/x.md", "2")
     report = bench.run("in/*/*.md", "site", form="files", on_error=QUARANTINE)
     assert bench.read("site/x.md") == b"1"
-    assert "site has a file x.md already" in rejects(bench, "site")[0][3]
+    assert rejects(bench, "site")[0][3] == "no file 'x.md' in site: of another record there is one of this name"
     assert report.counts.records_out == 1
+
+
+def test_whole_files_that_are_packed(bench: Bench) -> None:
+    bench.write("in/a.txt.gz", gzip.compress(b"text"))
+    bench.run("in/*", "site", form="files")
+    assert bench.read("site/a.txt") == b"text"
+
+
+def test_a_name_that_is_no_utf8(bench: Bench) -> None:
+    name = os.fsdecode(b"\xff.txt")
+    bench.write(name, "a\nb\n")
+    bench.guest = lambda data: (_ for _ in ()).throw(FileUnavailable("no")) if data == b"b" else data
+    assert bench.run("*.txt", on_error=QUARANTINE).status == "succeeded"
+    assert rejects(bench, "out.txt")[0][0] == name
+    bench.guest = bytes
+    assert bench.run(on_error=QUARANTINE, only_failed=True).status == "succeeded"
+    assert bench.read("out.txt") == b"a\nb\n"
+
+
+def test_a_partial_output_that_somebody_takes_away(bench: Bench) -> None:
+    bench.write("in.txt", "a\n" * 10)
+    changing(bench, lambda: (bench.folder / "out.txt.partial").unlink(), 5)
+    report = bench.run()
+    assert "out.txt.partial was taken away while it was written" in str(report.error)
+    assert not (bench.folder / "out.txt").exists()
 
 
 def test_rows_that_are_no_objects(bench: Bench) -> None:

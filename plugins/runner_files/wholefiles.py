@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from runner.contracts import Host
 from runner.errors import FileUnavailable, InvalidRecord, OutputRefused, SourceChanged
 from runner.partial import ENDING, PartialFile, sync_folder
-from runner.records import Limits, Place, PlaceOf, Position, Reader, Sink, Source
+from runner.records import COMPRESSED, Limits, Place, PlaceOf, Position, Reader, Sink, Source
 from runner_files.inputs import InputFile, find
 from runner_files.lines import KEPT_BYTES
 from runner_files.rows import RowBlock
@@ -158,8 +158,9 @@ class FolderSink(Sink):
         """See Sink."""
         for index, output in enumerate(outputs):
             name = self._name(place(index))
-            if name in self._names:
-                raise OutputRefused(index, f"{self.target} has a file {name} already, of another record", written=index)
+            if name in self._names or "\n" in name:
+                why = "its name has a line break" if "\n" in name else "of another record there is one of this name"
+                raise OutputRefused(index, f"no file {name!r} in {self.target}: {why}", written=index)
             try:
                 (self._growing / name).write_bytes(output)
             except OSError as error:
@@ -176,6 +177,8 @@ class FolderSink(Sink):
 
     def _name(self, place: Place) -> str:
         name = PurePath(PurePath(place.source).name)
+        if name.suffix in COMPRESSED:
+            name = PurePath(name.stem)  # it was unpacked
         stem = f"{name.stem}-{place.number}" if place.number else name.stem
         return stem + (self._ending if self._ending is not None else name.suffix)
 

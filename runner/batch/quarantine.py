@@ -105,7 +105,8 @@ class QuarantineFile:
 
     def add(self, record: Quarantined) -> None:
         """Append one. Raises FileUnavailable."""
-        self._file.append(json.dumps(record.facts(), ensure_ascii=False).encode() + b"\n")
+        line = json.dumps(record.facts(), ensure_ascii=False)
+        self._file.append(line.encode("utf-8", "backslashreplace") + b"\n")  # a file's name may be no UTF-8
 
     @property
     def length(self) -> int:
