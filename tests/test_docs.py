@@ -21,6 +21,7 @@ DOCUMENTS = (
     "README.md",
     "docs/functions.md",
     "docs/plugins.md",
+    "docs/pipelines.md",
     "docs/runs.md",
     "docs/daemon.md",
     "docs/triggers.md",
