@@ -47,11 +47,16 @@ class Caller(Protocol):
     """What a world looks at of a Call."""
 
     @property
-    def host_calls(self) -> Collection[str]: ...
+    def host_calls(self) -> Collection[str]:
+        """Names of the host functions that the app answers."""
+
     @property
-    def ask_app(self) -> Callable[[str, Sequence[bytes]], bytes]: ...
+    def ask_app(self) -> Callable[[str, Sequence[bytes]], bytes]:
+        """Sends one of them to the app and waits for its answer."""
+
     @property
-    def logs(self) -> Log: ...
+    def logs(self) -> Log:
+        """What it has logged."""
 
 
 class World:
