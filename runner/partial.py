@@ -93,8 +93,10 @@ class PartialFile:
 
     def publish(self) -> None:
         """Give the file its name, durably. Nothing happens if it has it already. Raises FileUnavailable, also
-        when somebody took it away while it was written."""
-        if self._descriptor >= 0 and not any(_is_at(self._descriptor, path) for path in (self.partial, self.path)):
+        when somebody took it away before."""
+        places = (self.partial, self.path)
+        there = any(_is_at(self._descriptor, path) if self._descriptor >= 0 else path.exists() for path in places)
+        if not there:
             raise FileUnavailable(f"{self.shown}{ENDING} was taken away while it was written; run again with --restart")
         try:
             with contextlib.suppress(FileNotFoundError):

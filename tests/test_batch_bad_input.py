@@ -334,6 +334,12 @@ def test_a_partial_output_that_somebody_takes_away(bench: Bench) -> None:
     changing(bench, lambda: (bench.folder / "out.txt.partial").unlink(), 5)
     report = bench.run()
     assert "out.txt.partial was taken away while it was written" in str(report.error)
+    assert "out.txt.partial was taken away while it was written" in str(bench.run().error)
+    bench.guest = bytes
+    assert bench.run(choices=Choices(restart=True)).status == "succeeded"
+    (bench.folder / "out.txt").unlink()
+    changing(bench, lambda: (bench.folder / "out.txt.partial").unlink(), len(bench.sent) + 5)
+    assert bench.run().status == "failed"
     assert not (bench.folder / "out.txt").exists()
 
 
