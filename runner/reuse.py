@@ -188,7 +188,8 @@ class Project(Protocol):
     plugins: Plugins
 
     @property
-    def registry(self) -> FunctionRegistry: ...
+    def registry(self) -> FunctionRegistry:
+        """What gives the cache."""
 
     def automatic_executors(self) -> Sequence[str]:
         """The executors that `auto` may take. Raises NotAvailable without any."""
