@@ -20,7 +20,7 @@ from runner.ledger import RunFilter
 from runner.runs import NewRun, RunStatus
 from tests.daemon_project import SAY, DaemonProject, Serving, spin
 from tests.disks import FaultyDisk, build_faults, fill, read_only_folder, small_disk
-from tests.support import eventually
+from tests.support import eventually, steps
 
 IMPATIENT = "registry: {sqlite: {busy_timeout_seconds: 0.2}}"
 
@@ -111,6 +111,23 @@ def test_a_full_disk_and_then_room_again(project: DaemonProject, tmp_path: Path)
             assert [run.run_id for run in runs] == list(range(accepted, 0, -1))
             assert {(run.status, run.attempts) for run in runs} == {(RunStatus.SUCCEEDED, 1)}
             assert daemon.stop() == 0
+
+
+def test_an_output_that_has_no_room(project: DaemonProject, tmp_path: Path) -> None:
+    project.jobs("{work: {run: guest, output: {path: disk/out.bin}}}", guest=", retry_delay_seconds: 0.1")
+    with small_disk(tmp_path / "disk", "1m") as disk, project.serving() as daemon:
+        (run_id,) = project.enqueue(steps(["bytes", 100_000]), retry_count=100)
+        project.ended(run_id)
+        fill(disk / "filler")
+        (run_id,) = project.enqueue(steps(["bytes", 300_000]), retry_count=100)
+        told = daemon.told(f"run {run_id} of work tries again in ")
+        assert told["error_class"] == "FileUnavailable"
+        assert (disk / "out.bin").stat().st_size == 100_000, "the old one stays"
+        assert {entry.name for entry in disk.iterdir()} == {"out.bin", "filler"}
+        (disk / "filler").unlink()
+        (run,) = project.ended(run_id)
+        assert run.status is RunStatus.SUCCEEDED
+        assert (disk / "out.bin").stat().st_size == 300_000
 
 
 def test_stopped_while_the_store_refuses(project: DaemonProject) -> None:
