@@ -11,10 +11,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from runner_sqlite.functions import SqliteRegistry
 from runner_sqlite.results import SqliteResultCache
 
 from runner.results import ResultCache
-from runner.testing import MemoryResultCache, ResultCacheContract
+from runner.testing import MemoryRegistry, MemoryResultCache, ResultCacheContract
 from runner.testing.memory_results import Entry
 from runner.testing.results import NOW, ROOM, key, new
 
@@ -154,6 +155,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from runner.testing.results import NOW, key, new
+from runner_sqlite.functions import SqliteRegistry
 from runner_sqlite.results import SqliteResultCache
 cache = SqliteResultCache(Path(sys.argv[1]), max_bytes=1 << 20, tell=lambda message: print(message, flush=True))
 first = int(sys.argv[2])
@@ -205,3 +207,15 @@ def test_a_process_that_is_killed_while_it_writes_does_no_harm(tmp_path: Path, r
         cache.put("shop", "clean", [new("after")], now=NOW)
         assert cache.get([key("after")], now=NOW)[0] is not None
     assert told == []
+
+
+def test_the_registry_keeps_results_beside_its_store(tmp_path: Path) -> None:
+    with closing(SqliteRegistry(tmp_path / "shop.db")) as registry:
+        cache = registry.result_cache(max_bytes=ROOM, tell=print)
+        cache.put("shop", "clean", [new(1)], now=NOW)
+        cache.close()
+    assert (tmp_path / "shop-results.db").is_file()
+    with closing(MemoryRegistry()) as memory:
+        first, second = (memory.result_cache(max_bytes=ROOM, tell=print) for _ in range(2))
+        first.put("shop", "clean", [new(1)], now=NOW)
+        assert second.get([key(1)], now=NOW)[0] is not None
