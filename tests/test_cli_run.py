@@ -120,6 +120,7 @@ def test_json_is_one_object_a_job(project: CliProject) -> None:
     del a["duration_ms"], a["memory_peak_bytes"]
     assert a == {
         **{"job": "a", "status": "succeeded", "attempts": 1, "function": "echo", "version": 1, "output_bytes": 4},
+        **{"records_reused": 0},
         **{"output_path": str(project.folder / "a.txt"), "error_class": None, "message": None},
     }
     assert (b["status"], b["error_class"], b["attempts"]) == ("failed", "Trapped", 1)

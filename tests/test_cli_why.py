@@ -164,7 +164,10 @@ def test_a_run_in_json(project: CliProject, queue: Queue) -> None:
     dead = queue.fail(job="trap")
     waits = queue.store.rerun(dead, now=now()).run_id
     (row,) = project.ok("why", str(dead), "--json").rows
-    assert list(row) == ["run", "cause", "attempts", "waits_for", "owner_is_gone", "slot", "dead_letter", "children"]
+    assert list(row) == [
+        *("run", "cause", "attempts", "waits_for", "owner_is_gone", "slot", "dead_letter", "children", "reuse")
+    ]
+    assert row["reuse"] is None
     assert (row["run"]["run_id"], row["run"]["status"], row["run"]["attempts"]) == (dead, "dead", 1)
     assert (row["attempts"][0]["attempt"], row["attempts"][0]["message"]) == (1, BOOM.message)
     assert (row["cause"], row["waits_for"], row["slot"], row["children"]) == ("request", [], None, [waits])
