@@ -198,6 +198,7 @@ class Lane:
             if lanes.leaving:
                 statuses = lanes.store.finish(done, now=lanes.now()) if done else []
             else:
+                lanes.renew_if_late()
                 statuses, claims = lanes.store.finish_and_claim(done, lanes.claimant, self._limit, now=lanes.now())
         except StoreError as error:
             with self._lock:
@@ -215,6 +216,7 @@ class Lane:
         return claims
 
     def _hold(self, claims: Sequence[Claim]) -> None:
+        self._lanes.hold()
         with self._lock:
             self._waiting = {(claim.run_id, claim.token): claim for claim in claims}
             self._held.update(self._waiting)
@@ -295,6 +297,17 @@ class Lanes:
             self.cancel(self.store.cancel_requests(self.claimant.owner))
         for lane in self.lanes:
             lane.flush()
+
+    def hold(self) -> None:
+        """A lane has claimed something."""
+        if not self.holding():
+            self._renewed = time.monotonic()
+
+    def renew_if_late(self) -> None:
+        """Renew leases that are about to run out, if nobody tended for so long (a machine that slept): the
+        next claim would take them over. May raise StoreError."""
+        if time.monotonic() - self._renewed >= self.claimant.lease_seconds * 2 / 3 and self.holding():
+            self._renew()
 
     def _renew(self) -> None:
         until = self.now() + timedelta(seconds=self.claimant.lease_seconds)

@@ -284,6 +284,19 @@ def test_leases_are_renewed(store: Refusing) -> None:
         assert (store.get(run_id).status, store.get(run_id).attempts) == (RunStatus.RUNNING, 1)
 
 
+def test_who_slept_renews_before_it_claims(store: Refusing) -> None:
+    with closing(Bench(store, lease_seconds=0.5)) as bench:
+        (run_id,) = bench.enqueue(b"wait")
+        bench.lanes.start()
+        eventually(lambda: bench.carrier.begun == [run_id])
+        until = store.get(run_id).lease_until  # nobody tends from now on
+        assert until is not None
+        eventually(lambda: now() > until)
+        assert bench.ended(bench.enqueue(b"quick"))
+        assert (store.get(run_id).status, store.get(run_id).attempts) == (RunStatus.RUNNING, 1)
+        assert store.counters()["leases_taken_over"] == 0
+
+
 # When the store refuses
 
 
