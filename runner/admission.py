@@ -11,9 +11,11 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from runner.config import Config, JobConfig, StepConfig
-from runner.errors import UsageError
+from runner.errors import LookupFailed, UsageError
+from runner.expressions import Raw
 from runner.graph import inverted, layers
 from runner.models import Function, TriggerType
+from runner.pipeline import parameters
 from runner.plan import ParamPlan, Plan, StepPlan, Target
 from runner.runs import DEFAULT_QUEUE, NewRun, OnConflict
 from runner.triggers import Trigger, TriggerSource
@@ -77,6 +79,14 @@ def params_of(job: JobConfig) -> dict[str, ParamPlan]:
         name: ParamPlan(name=name, type=param.type, required=param.required, default=param.default)
         for name, param in job.params.items()
     }
+
+
+def check_input(job: JobConfig, data: bytes) -> None:
+    """Raise UsageError for an input of a pipeline whose parameters do not fit."""
+    try:
+        parameters(params_of(job), Raw(data, "the input"))
+    except LookupFailed as error:
+        raise UsageError(f"job {job.name!r}: {error}") from error
 
 
 def _step_plan(step: StepConfig, target: Target) -> StepPlan:

@@ -291,9 +291,11 @@ class Runner:
         `admission.new_run`: run_at, queue, priority, unique_key, on_conflict, trigger_type, parent_id.
         Raises UsageError, InputTooLarge, RunConflict, StoreError.
         """
-        from runner.admission import new_run, pin
+        from runner.admission import check_input, new_run, pin
 
         configured = self.config.job(job)
+        for payload in payloads if configured.params else ():
+            check_input(configured, payload or (configured.input.read() if configured.input else b""))
         functions = {name: self.register(name).function for name in self.config.functions_of(job)}
         run = new_run(configured, pin(self.config, configured, functions), **facts)
         return self.store.enqueue([run._replace(payload=payload) for payload in payloads], now=_now())

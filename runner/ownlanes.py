@@ -98,6 +98,10 @@ class OwnLanes(Observer):
         """See Observer."""
         self._reactor.wake()
 
+    def refused(self, error: StoreError) -> None:
+        """See Observer."""
+        self._runner.tell_once(f"the store takes nothing, and is tried again: {error}")
+
     def broken(self, error: BaseException) -> None:
         """See Observer."""
         self._failure = self._failure or error

@@ -13,18 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 
 from runner import pipeline_state, plan
-from runner.admission import Pin, new_run, params_of, plan_of
+from runner.admission import Pin, check_input, new_run, plan_of
 from runner.app import Runner
 from runner.config import JobConfig
-from runner.errors import LookupFailed, RunFailed, RunnerError, UsageError
-from runner.expressions import Raw
+from runner.errors import RunFailed, RunnerError, UsageError
 from runner.ledger import Run, RunFilter
 from runner.models import Function
 from runner.ownlanes import OwnLanes, bury
-from runner.pipeline import parameters
 from runner.pipeline_state import State, taking_over
 from runner.plan import Plan
 from runner.reports import JobReport
+from runner.run_store import RunStore
 from runner.runs import TERMINAL, Enqueued, OnConflict, RunStatus
 from runner.watching import ended, exit_status
 
@@ -69,12 +68,8 @@ def run_pipeline(
     run_id = _accept(runner, job, functions, choices, tell)
     store = runner.store
     made = plan.load(store.plan(run_id))
-
-    def look(run: Run) -> None:
-        state = pipeline_state.load(store.state(run_id))
-        choices.watch(View(run_id=run_id, job=job.name, plan=made, state=state, run=run))
-
-    run = OwnLanes(runner, store.get(run_id).queue, _now).carry_out(run_id, look)
+    lanes = OwnLanes(runner, store.get(run_id).queue, _now)
+    run = lanes.carry_out(run_id, lambda run: choices.watch(_view(store, run, made)))
     output = store.result(run_id)
     error: RunnerError | None = None
     if run.status is not RunStatus.SUCCEEDED:
@@ -92,6 +87,17 @@ def run_pipeline(
         output=output if job.output is None else None,
         error=error,
     )
+
+
+def view_of(store: RunStore, run: Run) -> View | None:
+    """What there is to show of a run; None for one that is no pipeline's, or whose plan cannot be read."""
+    text = b"" if run.function is not None else store.plan(run.run_id)
+    return _view(store, run, plan.load(text)) if text else None
+
+
+def _view(store: RunStore, run: Run, made: Plan) -> View:
+    state = pipeline_state.load(store.state(run.run_id))
+    return View(run_id=run.run_id, job=run.job, plan=made, state=state, run=run)
 
 
 def retrying(runner: Runner, now: Callable[[], datetime]) -> Callable[[int], Enqueued]:
@@ -116,16 +122,6 @@ def retrying(runner: Runner, now: Callable[[], datetime]) -> Callable[[int], Enq
     return retry
 
 
-def checked_input(job: JobConfig, given: bytes | None) -> bytes:
-    """What the pipeline is to get, with parameters that fit. Raises UsageError."""
-    data = given if given is not None else b"" if job.input is None else job.input.read()
-    try:
-        parameters(params_of(job), Raw(data, "the input"))
-    except LookupFailed as error:
-        raise UsageError(f"job {job.name!r}: {error}") from error
-    return data
-
-
 def _accept(
     runner: Runner,
     job: JobConfig,
@@ -134,7 +130,8 @@ def _accept(
     tell: Callable[[str], None],
 ) -> int:
     """Enqueue a run, or find the one to go on with; its id."""
-    data = checked_input(job, choices.input)
+    data = choices.input if choices.input is not None else b"" if job.input is None else job.input.read()
+    check_input(job, data)
     meant = hashlib.sha256(repr((data, choices.start, choices.failed)).encode()).hexdigest()[:16]
     key = f"run/{job.name}/{meant}"  # of the run, and of the queue that nobody else puts anything into
     made = plan_of(runner.config, job, functions, queue=key)

@@ -181,6 +181,46 @@ def test_parameters_by_type(project: DaemonProject) -> None:
     assert project.ok("run", "p", "-i", "-", input=data.encode()).text == "|1|2|true|0"
 
 
+def test_parameters_are_checked_before_a_run_is_accepted(project: DaemonProject) -> None:
+    project.jobs("{p: {steps: {a: {run: guest}}, params: {n: integer}}}")
+    for given, message in (("{}", "'n' has no value"), ("[1", "the input is no JSON"), ('{"n": "1"}', "is a string")):
+        done = project.run("enqueue", "p", "--input", given)
+        assert done.status == 2
+        assert message in done.err
+    assert not runs(project)
+    assert project.ok("enqueue", "p", "--input", '{"n": 1}').text == "1\n"
+
+
+def test_one_at_a_time(project: DaemonProject) -> None:
+    wait = program(["sleep", 4], ["say", "1"])
+    project.jobs(f"{{p: {{concurrency: 1, steps: {{a: {{run: guest, with: {wait}}}}}}}}}")
+    with project.start("run", "p") as first:
+        eventually(lambda: runs(project, is_step=True))
+        second = project.ok("run", "p", "--input", "other")
+        first.communicate(timeout=60)
+    assert "p: waits for its turn, as its `concurrency` says" in second.err
+    one, two = runs(project, is_step=True)
+    assert one.finished_at is not None
+    assert two.started_at is not None
+    assert two.started_at >= one.finished_at
+
+
+def test_showing_a_run(project: DaemonProject) -> None:
+    project.jobs(WHOLE)
+    project.ok("run", "p")
+    shown = project.ok("runs", "show", "1").text
+    assert re.search(
+        r"^p  run 1  3 of 3 steps\n  ✓ list  succeeded  [\d.]+ m?s\n  │\n  ✓ each  succeeded", shown, re.MULTILINE
+    )
+    (row,) = project.ok("runs", "show", "1", "--json").rows
+    assert [(step["step"], step["status"], step["total"]) for step in row["steps"]] == [
+        ("list", "succeeded", None),
+        ("each", "succeeded", 3),
+        ("all", "succeeded", None),
+    ]
+    assert "steps" not in project.ok("runs", "show", "2", "--json").rows[0]
+
+
 # Going on
 
 

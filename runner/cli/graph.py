@@ -69,9 +69,11 @@ def _triggers(runner: Runner, job: str) -> Iterator[str]:
     """What starts the job, as people would say it."""
     for trigger in runner.triggers():
         if trigger.job == job:
-            after = getattr(trigger.settings, "after", None)
+            after = getattr(trigger.settings, "after", None)  # of a trigger that follows other jobs: their names
             key = trigger.id.removeprefix(f"{runner.config.namespace}/{job}/{trigger.kind}").removeprefix("/")
-            yield f"after {after}" if after else f"{trigger.kind} {key}".rstrip()
+            yield (
+                f"after {', '.join(after)}" if after and isinstance(after, tuple) else f"{trigger.kind} {key}".rstrip()
+            )
 
 
 def _text(diagram: Diagram) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from runner.cli import console, runfacts
+from runner.cli import console, runfacts, steptree
 from runner.cli.completion import complete_job
 from runner.cli.groups import Group, json_option
 from runner.cli.many import Many, confirm
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runner.app import Runner
     from runner.bulk import Done
     from runner.ledger import Run, RunFilter
+    from runner.ownrun import View
 
 STATUSES = ("pending", "running", "succeeded", "failed", "cancelled", "dead")
 _LIVE, _BAD = ("pending", "running"), ("failed", "dead")
@@ -149,7 +150,8 @@ def show(project: Project, run_id: int, part: str | None, as_json: bool) -> None
 
     --input is what was put into the queue: nothing, for a run that reads its job's own input.
 
-    With --json: the keys of `runs list`, all others of a run, and attempt_list.
+    With --json: the keys of `runs list`, all others of a run, and attempt_list; of a pipeline also
+    steps (step, status, total, succeeded, failed).
 
     \b
     Examples:
@@ -162,11 +164,23 @@ def show(project: Project, run_id: int, part: str | None, as_json: bool) -> None
             console.write(_part(runner, run, part))
             return
         attempts = runner.store.attempts(run_id)
+        view = None if run.function is not None else _view_of(runner, run)
     if as_json:
         tried = [runfacts.attempt_facts(attempt) for attempt in attempts]
-        console.show_json({**runfacts.run_facts(run, runfacts.SHOWN), "attempt_list": tried})
-    else:
-        runfacts.show_run(run, attempts, now())
+        steps = {} if view is None else {"steps": list(steptree.facts(view))}
+        console.show_json({**runfacts.run_facts(run, runfacts.SHOWN), "attempt_list": tried, **steps})
+        return
+    runfacts.show_run(run, attempts, now())
+    if view is not None:
+        console.show()
+        for line in steptree.tree(view, now()):
+            console.show(line)
+
+
+def _view_of(runner: Runner, run: Run) -> View | None:
+    from runner.ownrun import view_of  # few runs are pipelines
+
+    return view_of(runner.store, run)
 
 
 def _part(runner: Runner, run: Run, part: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,8 @@ def tree(view: View, now: datetime, *, most: int = 1000) -> list[str]:
 
 def news(before: View | None, view: View, now: datetime) -> Iterator[str]:
     """A line for each step that began or ended since."""
+    if _waits(view) and not (before is not None and _waits(before)):
+        yield f"{view.job}: waits for its turn, as its `concurrency` says"
     known = {} if before is None else before.state.steps
     for name, state in view.state.steps.items():
         old = known.get(name)
@@ -62,6 +64,17 @@ def news(before: View | None, view: View, now: datetime) -> Iterator[str]:
                 "running" if state.status == "running" else " ".join(click.unstyle(_facts(view, name, now)).split())
             )
             yield f"{view.job}.{name}: {status}"
+
+
+def facts(view: View) -> Iterator[dict[str, object]]:
+    """Each step as JSON has it, those that have not begun too."""
+    for name in view.plan.steps:
+        state = view.state.steps.get(name)
+        if state is None:
+            yield {"step": name, "status": "waiting", "total": None, "succeeded": 0, "failed": 0}
+        else:
+            counts = {"total": state.total, "succeeded": state.succeeded, "failed": state.failed}
+            yield {"step": name, "status": state.status, **counts}
 
 
 def items(view: View) -> Iterator[str]:
@@ -76,7 +89,14 @@ def _is_running(view: View, name: str) -> bool:
     return state is not None and state.status == "running"
 
 
+def _waits(view: View) -> bool:
+    """Whether it waits until fewer runs of its kind go."""
+    return view.state.is_open and view.run.status.value == "pending"
+
+
 def _count(view: View) -> str:
+    if _waits(view):
+        return click.style("waits for its turn", fg="yellow")
     ended = sum(state.status != "running" for state in view.state.steps.values())
     return click.style(f"{ended} of {len(view.plan.steps)} steps", dim=True)
 
@@ -85,17 +105,21 @@ def _facts(view: View, name: str, now: datetime) -> str:
     state = view.state.steps.get(name)
     if state is None:
         return ""
-    parts: Sequence[str] = [click.style(f"{state.status:9}", fg=COLORS.get(state.status))]
+    more = list(_more(view, name, state, now))
+    status = click.style(state.status, fg=COLORS.get(state.status))
+    return "  ".join([status + " " * (9 - len(state.status) if more else 0), *more])
+
+
+def _more(view: View, name: str, state: StepState, now: datetime) -> Iterator[str]:
     reuse = view.plan.reuse
     if reuse is not None and name in reuse.whole:
-        parts = [*parts, f"as in run {reuse.runs[0]}"]
+        yield f"as in run {reuse.runs[0]}"
     elif state.status != "skipped" and state.began_at:
         ended = datetime.fromisoformat(state.ended_at) if state.ended_at else now
         took = (ended - datetime.fromisoformat(state.began_at)).total_seconds()
-        parts = [*parts, console.duration(max(took, 0) * 1e3)]
+        yield console.duration(max(took, 0) * 1e3)
     if state.total is not None:
-        parts = [*parts, f"{_bar(state)}{_items(state)}"]
-    return "  ".join(parts)
+        yield f"{_bar(state)}{_items(state)}"
 
 
 def _items(state: StepState) -> str:
