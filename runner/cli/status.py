@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -70,11 +70,11 @@ def _show(found: list[Found]) -> None:
             why = "it does not answer" if daemon.alive else "it was killed; the next to start takes back what it held"
             console.show(f"daemon:  {daemon.owner}: {click.style(why, fg='red')}")
             continue
-        started = datetime.fromisoformat(facts["started_at"])
-        age = console.duration((datetime.now(timezone.utc) - started).total_seconds() * 1e3)
+        age = _length((datetime.now(timezone.utc) - datetime.fromisoformat(facts["started_at"])).total_seconds())
         state = click.style(facts["state"], fg="green" if facts["state"] == "serving" else "yellow")
         console.show(f"daemon:  process {facts['pid']}, {state} for {age}")
-        console.show(f"         {facts['jobs']} jobs, {facts['triggers']} triggers, {_ended(facts)}")
+        has = f"{console.counted(facts['jobs'], 'job')}, {console.counted(facts['triggers'], 'trigger')}"
+        console.show(f"         {has}, {_ended(facts)}")
         for index in range(facts["lanes"]):
             console.show(f"lane {index + 1}:  {_lane(facts['running'], index)}")
 
@@ -88,4 +88,11 @@ def _lane(running: list[dict[str, Any]], index: int) -> str:
         return click.style("waits", dim=True)
     busy = running[index]
     more = f" and {busy['runs'] - 1} more" if busy["runs"] > 1 else ""
-    return f"run {busy['run_id']} of {busy['job']}{more}, {console.duration(busy['seconds'] * 1e3)}"
+    return f"run {busy['run_id']} of {busy['job']}{more}, {_length(busy['seconds'])}"
+
+
+def _length(seconds: float) -> str:
+    """`3.9 s`, and `2h5m` from a minute on."""
+    from runner.when import format_duration
+
+    return console.duration(seconds * 1e3) if seconds < 60 else format_duration(timedelta(seconds=int(seconds)))
