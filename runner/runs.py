@@ -22,7 +22,8 @@ MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 CLAIM_BYTES = 64 * 1024 * 1024
 """One claim stops before its payloads pass this together; it always takes one run at least."""
 LOST_ALTOGETHER = 10
-"""A run that was lost so often, with its worker or its daemon, is dead-lettered."""
+"""A run that was lost so often, with its worker or its daemon, is dead-lettered; of one that was Parked,
+what was lost before that does not count."""
 LOST_IN_A_ROW = 3
 """A run whose worker was lost so many times in a row is dead-lettered."""
 MAX_LOG_LINES = 1_000

@@ -285,6 +285,7 @@ def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path, monke
         (6, "pipelines"),
         (7, "reuse"),
         (8, "recordings"),
+        (9, "pipelines_tried"),
     ]
 
 

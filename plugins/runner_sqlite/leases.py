@@ -40,8 +40,8 @@ _LEASE = (
     "WHERE run_id IN (SELECT value FROM json_each(?)) AND token IS NULL"
 )
 _LOST_BEFORE = (
-    "SELECT run_id, COUNT(*) FROM json_each(?) CROSS JOIN attempts ON run_id = value "
-    "WHERE status = 'lost' GROUP BY run_id"
+    "SELECT a.run_id, COUNT(*) FROM json_each(?) CROSS JOIN attempts a ON a.run_id = value "
+    "LEFT JOIN pipelines p ON p.run_id = value WHERE status = 'lost' AND attempt > COALESCE(tried, 0) GROUP BY a.run_id"
 )
 _TYPES = {kind.value: kind for kind in TriggerType}
 

@@ -107,9 +107,14 @@ def _recordings(db: Database) -> None:
         db.execute(statement)
 
 
+def _pipelines_tried(db: Database) -> None:
+    # How many attempts were recorded when it was last parked: what was lost before that counts no more.
+    db.table("pipelines").add_column("tried", int, not_null_default=0)
+
+
 MIGRATIONS: tuple[Callable[[Database], None], ...] = (
     *(_functions_and_blobs, _logs, _runs, _rights, _purity, _pipelines),
-    *(_reuse, _recordings),
+    *(_reuse, _recordings, _pipelines_tried),
 )
 """Step n brings a store from schema n - 1 to schema n."""
 

@@ -84,7 +84,9 @@ def park(connection: sqlite3.Connection, outcome: Parked, claimed_at: int | None
     wake_at = seen + wake_after
     is_awake = not stands and (ended >= wake_at or (ended > seen and _has_failed(connection, run_id, seen)))
     connection.execute(
-        "UPDATE pipelines SET wake_at = ? WHERE run_id = ?", (None if stands or is_awake else wake_at, run_id)
+        "UPDATE pipelines SET wake_at = ?, "
+        "tried = (SELECT attempts - 1 FROM queue q WHERE q.run_id = pipelines.run_id) WHERE run_id = ?",
+        (None if stands or is_awake else wake_at, run_id),
     )
     connection.execute(_BACK, (1 if is_awake else 2, progress, run_id, token))
     if name is not None and stands:

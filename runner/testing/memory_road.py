@@ -220,7 +220,7 @@ class MemoryRoad(RunStore):
     def _lose(self, kept: Kept, reason: str, now: datetime) -> RunStatus:
         kept.duration_ms, kept.memory_peak_bytes = 0.0, 0
         self._try(kept, AttemptStatus.LOST, Failure("WorkerLost", reason), now)
-        lost = sum(attempt.status is AttemptStatus.LOST for attempt in kept.tried)
+        lost = sum(attempt.status is AttemptStatus.LOST for attempt in kept.tried[kept.tried_before :])
         if lost < LOST_ALTOGETHER:
             return self._wait(kept, now)
         kept.message = f"it was lost {lost} times, lastly: {reason}"

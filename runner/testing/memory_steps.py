@@ -33,6 +33,7 @@ def park(kept: Kept, outcome: Parked, begun_at: datetime | None) -> bool:
     kept.state, kept.progress, kept.lost_in_a_row = outcome.state, max(0, min(100, outcome.progress)), 0
     kept.status, kept.lease_until = RunStatus.PENDING, None
     kept.forget_attempt()
+    kept.tried_before = len(kept.tried)
     stands = outcome.seat is not None and not kept.sits
     if outcome.seat is None:
         kept.begun_at = kept.begun_at or begun_at

@@ -50,6 +50,8 @@ class Kept:
     begun_at: datetime | None = None
     """When a run began that waits for others."""
     state: bytes = b""
+    tried_before: int = 0
+    """How many attempts were recorded when it was last Parked."""
     waits: bool = False
     """Whether it is Parked, and not to be claimed."""
     wake_at: int | None = None

@@ -11,6 +11,7 @@ from runner.ledger import Retention, RunFilter
 from runner.run_store import RunStore
 from runner.runs import (
     CLAIM_BYTES,
+    LOST_ALTOGETHER,
     LOST_IN_A_ROW,
     MAX_PAYLOAD_BYTES,
     Claim,
@@ -152,6 +153,19 @@ class StepsSuite(Bench):
         assert self.claim_one(store, seconds=30).step == "a"
         assert [end.status.value for end in store.attempts(run_id)] == ["lost"]
         assert store.get(run_id).started_at == at(30)
+
+    def test_what_was_lost_before_it_was_parked_does_not_count(self, store: RunStore) -> None:
+        run_id = self.park(store, wake_after=0)
+        for turn in range(2 * LOST_ALTOGETHER):
+            self.claim_one(store, seconds=100 * turn)
+            claim = self.claim_one(store, seconds=100 * turn + 50)
+            store.finish([parked(claim, wake_after=0)], now=at(100 * turn + 60))
+        assert store.get(run_id).status is RunStatus.RUNNING
+        begun = 200 * LOST_ALTOGETHER
+        for turn in range(LOST_ALTOGETHER):
+            assert self.claim_one(store, seconds=begun + 30 * turn).run_id == run_id
+        assert not self.claim(store, seconds=begun + 30 * LOST_ALTOGETHER)
+        assert store.get(run_id).status is RunStatus.DEAD
 
     def test_an_owner_that_gives_it_back(self, store: RunStore) -> None:
         run_id = self.park(store, wake_after=0)
