@@ -30,9 +30,7 @@ class FileWatch:
 
     def changed(self) -> bool:
         """Whether the file is among what changed since the last call. Never waits."""
-        return any(
-            event.name == self._name or event.mask & flags.Q_OVERFLOW for event in self._inotify.read(timeout=0)
-        )
+        return any(event.name == self._name or event.mask & flags.Q_OVERFLOW for event in self._inotify.read(timeout=0))
 
     def close(self) -> None:
         """Watch no more."""
