@@ -261,16 +261,16 @@ class Settlement:
             run_logs.keep(connection, run_id, attempt, entries)
         if self._recordings:
             recordings.keep(connection, self._recordings)
-        for state, outcome in self._parked:
-            pipelines.park(connection, outcome, state.started_at, self._now)
         if self._states:
             pipelines.keep_states(connection, self._states)
-        if self._tokens:
-            connection.execute(_EMPTY_LEASES, (json.dumps(sorted(self._tokens)),))
         if self._dead:
             dead_letters.bury(connection, self._dead, self._now)
         if self._ended:
             self._tell(connection, followers)
+        for state, outcome in self._parked:
+            pipelines.park(connection, outcome, state.started_at, self._now)
+        if self._tokens:
+            connection.execute(_EMPTY_LEASES, (json.dumps(sorted(self._tokens)),))
 
     def _tell(self, connection: sqlite3.Connection, followers: Sequence[Follower]) -> None:
         """Let those know who wait for runs that have ended."""
