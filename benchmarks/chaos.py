@@ -61,14 +61,15 @@ def is_zygote(pid: int) -> bool:
 class Fleet:
     """The daemons."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *options: str, daemons: int = DAEMONS) -> None:
+        self._folder, self._options = folder, options
         self._log_file = folder / "serve.log"
         self._log = self._log_file.open("ab")
-        self.daemons = [self._start() for _ in range(DAEMONS)]
+        self.daemons = [self._start() for _ in range(daemons)]
 
     def _start(self, *options: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "runner", "serve", "--json", "--lease", str(LEASE_SECONDS), *options]
+        serve = ["serve", "--json", "--lease", str(LEASE_SECONDS), *self._options, *options]
+        command = [sys.executable, "-m", "runner", *serve]
         return subprocess.Popen(command, cwd=self._folder, stdin=subprocess.DEVNULL, stderr=self._log)
 
     def zygotes(self) -> list[int]:
