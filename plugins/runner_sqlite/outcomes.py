@@ -235,7 +235,8 @@ class Settlement:
         """The run waits for others, unless somebody asked for its end."""
         self._tokens.add(outcome.token)
         if state.cancel_reason is not None:
-            return self._end(state, RunStatus.CANCELLED, Failure("", state.cancel_reason))
+            before = state._replace(attempts=state.attempts - 1, owner=None, started_at=None)
+            return self._end(before, RunStatus.CANCELLED, Failure("", state.cancel_reason))
         self._parked.append((state, outcome))
         return RunStatus.RUNNING if outcome.seat is None else RunStatus.PENDING
 

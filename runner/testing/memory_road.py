@@ -208,6 +208,7 @@ class MemoryRoad(RunStore):
 
     def _park(self, kept: Kept, outcome: Parked, now: datetime) -> RunStatus:
         if kept.cancel_reason is not None:
+            kept.forget_attempt()
             kept.message, kept.duration_ms, kept.memory_peak_bytes = kept.cancel_reason, 0.0, 0
             return self._end(kept, RunStatus.CANCELLED, now)
         stands = park(kept, outcome, kept.started_at)
