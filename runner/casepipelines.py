@@ -35,13 +35,17 @@ class Calls(Protocol):
     """What it takes to run the functions of a case; see runner.caseruns.CaseRuns."""
 
     @property
-    def runner(self) -> Runner: ...
+    def runner(self) -> Runner:
+        """One that keeps nothing."""
 
-    def function(self, name: str) -> Function: ...
+    def function(self, name: str) -> Function:
+        """A registered function. Raises why there is none."""
 
-    def context(self, case: CaseConfig, function: Function, env_vars: Mapping[str, str]) -> InvocationContext: ...
+    def context(self, case: CaseConfig, function: Function, env_vars: Mapping[str, str]) -> InvocationContext:
+        """The facts of the case's invocations of a function."""
 
-    def running(self, context: InvocationContext, executor: FunctionExecutor) -> AbstractContextManager[None]: ...
+    def running(self, context: InvocationContext, executor: FunctionExecutor) -> AbstractContextManager[None]:
+        """While what has this context runs, it can be stopped."""
 
 
 class Came(NamedTuple):

@@ -49,7 +49,8 @@ JOBS = """{
   rows: {batch: {function: picky, input: {path: rows.txt}, output: {path: out.txt.gz}, on_error: skip}},
   strict: {batch: {function: picky, input: {path: rows.txt}, output: {path: out.txt}}},
   budget: {batch: {function: picky, input: {path: rows.txt}, output: {path: out.txt},
-                   on_error: {action: quarantine, path: rejected.jsonl, max_errors: 0}}}}
+                   on_error: {action: quarantine, path: rejected.jsonl, max_errors: 0}}},
+  waits: {steps: {a: {run: loop}}}}
 """
 
 
@@ -522,20 +523,24 @@ def test_ctrl_c_during_a_compilation(project: CliProject) -> None:
     assert orphans.left() == []
 
 
-def test_sigterm_leaves_nothing(project: CliProject) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_it(project: CliProject, number: signal.Signals) -> None:
     orphans = Orphans()
     declare(
         project,
-        "  a: {function: echo, input: a, expect: {output: a}}\n  b: {function: loop, expect: {output: a}}\n",
+        "  a: {function: echo, input: a, expect: {output: a}}\n"
+        "  b: {function: loop, expect: {output: a}}\n"
+        "  c: {job: waits, expect: {output: a}}\n",
         loop=", timeout_seconds: 600",
     )
     project.environment["TMPDIR"] = str(project.write("tmp/.keep", "").parent)
     process = started(project)
-    os.kill(process.pid, signal.SIGTERM)
+    os.kill(process.pid, number)
     process.communicate(timeout=30)
-    assert process.returncode == 143
+    assert process.returncode == (143 if number == signal.SIGTERM else -9)
     assert orphans.left() == []
-    assert [path.name for path in (project.folder / "tmp").iterdir()] == [".keep"]
+    if number == signal.SIGTERM:
+        assert [path.name for path in (project.folder / "tmp").iterdir()] == [".keep"]
 
 
 def test_two_at_once_in_one_folder(project: CliProject) -> None:
