@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,10 +21,11 @@ from runner.contracts import FunctionExecutor
 from runner.errors import InvalidInput, InvocationError, TooManyFailures, UsageError
 from runner.models import Function, InvocationContext, InvocationResult, LogEntry
 from runner.partial import ENDING as PARTIAL_ENDING
+from runner.schema import model_of
 from runner.verdicts import SHOWN_FAILURES, TAIL_LINES, Outcome, logged
 
 FALLBACK = "output.jsonl"
-"""Its format takes what is made of records whose own format cannot be written."""
+"""Its format takes what is made of records."""
 
 
 def job_of(runner: Runner, case: CaseConfig, folder: Path) -> JobConfig:
@@ -73,19 +73,20 @@ def _kept(on_error: OnErrorKeys, folder: Path) -> OnErrorKeys:
 
 
 def _sink_for(runner: Runner, source: Choice, folder: Path) -> Choice:
-    """The sink of the records' own format, with what it has in common with the source."""
+    """Lines; but the records' own format where reading and writing have settings in common, such as a header."""
     sinks = runner.plugins.catalogue.sinks
-    name = source.name if source.name in sinks else format_of_path(FALLBACK, sinks)
-    if name is None:
-        raise UsageError("no installed plugin writes records; plugin runner_files does")
-    made: Any = sinks[name].settings
-    common = {spec.name for spec in dataclasses.fields(made)} & {
-        spec.name for spec in dataclasses.fields(source.settings)
-    }
-    return Choice(
-        name=name,
-        settings=made(**{**{key: getattr(source.settings, key) for key in common}, "path": str(_output(folder))}),
-    )
+    output = {"path": str(_output(folder))}
+    own = sinks.get(source.name)
+    if own is not None and own.settings is not None:
+        keys = {key.attribute: key for key in model_of(own.settings).keys.values()}
+        common = {name: getattr(source.settings, name) for name in keys if hasattr(source.settings, name)}
+        if len(common) > 1 and all(name == "path" or not key.required for name, key in keys.items()):
+            return Choice(name=own.name, settings=own.settings(**{**common, **output}))
+    name = format_of_path(FALLBACK, sinks)
+    made = None if name is None else sinks[name].settings
+    if name is None or made is None:
+        raise UsageError("no installed plugin writes lines; plugin runner_files does")
+    return Choice(name=name, settings=made(**output))
 
 
 def run(
@@ -120,7 +121,8 @@ def _outcome(report: BatchReport, failed: Sequence[Quarantined], logs: Sequence[
         "duration_ms": report.duration_ms,
     }
     if error is None:
-        return Outcome(output=_output(folder).read_bytes(), **facts)
+        output = _output(folder)  # may be a folder as well
+        return Outcome(output=output.read_bytes() if output.is_file() else None, **facts)
     if not isinstance(error, InvalidInput | InvocationError):
         raise error
     if getattr(error, "stderr_tail", ""):

@@ -21,6 +21,7 @@ from runner.yamlnodes import Entries, Node, join
 
 COUNTS = ("records_in", "records_out", "failed")
 """The numbers of records that can be expected."""
+STDIN = "-"
 _OF_A_FAILURE = ("error", "message", "exit_code", "trap")
 _OF_A_PIPELINE = ("params", "mocks")
 _CALLED = {
@@ -194,8 +195,11 @@ def _implied() -> tuple[tuple[str, str], ...]:
 
 def _check_batch(given: Given, job: JobConfig) -> None:
     assert job.batch is not None
-    if job.batch.partitions is not None and "records" not in given.keys:
-        given.report("job", f"{job.name!r} has partitions; say with 'records' what the test runs over")
+    if "records" not in given.keys:
+        streams = getattr(job.batch.input.settings, "path", None) == STDIN
+        why = "has partitions" if job.batch.partitions is not None else "reads standard input" if streams else ""
+        if why:
+            given.report("job", f"{job.name!r} {why}; say with 'records' what the test runs over")
     if not hasattr(job.batch.output.settings, "path"):
         given.report("job", f"the output of {job.name!r} has no `path`, so that a test cannot keep it apart")
 

@@ -20,7 +20,8 @@ functions: {f: {wasm: f.wasm, secrets: [KEY]}, both: {wasm: f.wasm}}
 jobs:
   plain: {run: f}
   rows: {batch: {function: f, input: {path: a.jsonl}, output: {path: b.jsonl}}}
-  days: {batch: {function: f, input: {path: "{partition}.jsonl"}, output: {path: b.jsonl}, partitions: {by: day}}}
+  days: {batch: {function: f, input: &in {path: "{partition}.jsonl"}, output: *in, partitions: {by: day}}}
+  stdin: {batch: {function: f, input: {format: jsonl, path: "-"}, output: {path: b.jsonl}}}
   table: {batch: {function: f, input: {path: a.jsonl}, output: {format: table}}}
   both: {run: f}
   pipe:
@@ -51,10 +52,10 @@ def test_a_function(loaded: Callable[[str], Config]) -> None:
         "    secrets: {KEY: made-up}\n    expect: {output: {path: t/out.csv}, status: succeeded}\n"
     )
     case = config.tests["a"]
-    assert (case.function, case.job, case.description, case.line) == ("f", None, "Keeps", 17)
+    assert (case.function, case.job, case.description, case.line) == ("f", None, "Keeps", 18)
     assert case.input == JobInput(data='{"b":"ü"}'.encode())
     assert (dict(case.env_vars), dict(case.secrets)) == ({"X": "1"}, {"KEY": "made-up"})
-    assert case.expect.output == ExpectedOutput(form="path", value=config.folder / "t/out.csv", line=23)
+    assert case.expect.output == ExpectedOutput(form="path", value=config.folder / "t/out.csv", line=24)
     assert case.expect.succeeds
     assert "made-up" not in repr(case)
 
@@ -72,7 +73,7 @@ def test_a_function(loaded: Callable[[str], Config]) -> None:
 def test_an_output(loaded: Callable[[str], Config], written: str, form: str, value: object) -> None:
     output = loaded(f"  a: {{function: f, expect: {{output: {written}}}}}").tests["a"].expect.output
     assert output is not None
-    assert (output.form, output.value, output.line) == (form, value, 17)
+    assert (output.form, output.value, output.line) == (form, value, 18)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +139,7 @@ REFUSED = {
     "{function: f, records: {path: r.xyz}, expect: {failed: 1}}": ".records.path: the ending of this path tells no",
     "{job: rows, input: a, expect: {failed: 1}}": ".input: a batch takes 'records'",
     "{job: days, expect: {failed: 1}}": ".job: 'days' has partitions; say with 'records'",
+    "{job: stdin, expect: {failed: 1}}": ".job: 'stdin' reads standard input; say with 'records'",
     "{job: table, expect: {failed: 1}}": ".job: the output of 'table' has no `path`",
     # expectations
     "{function: f, expect: {}}": ".expect: expected at least one of output, status, error",
@@ -187,7 +189,7 @@ def test_refused(loaded: Callable[[str], Config], case: str, problem: str) -> No
         loaded(f"  t: {case}")
     (told,) = caught.value.problems
     assert f"{told.where}: {told.message}".startswith(f"tests.t{problem}")
-    assert told.line == 17
+    assert told.line == 18
 
 
 def test_a_job_that_is_broken_is_told_once(tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ JOBS = """{
   strict: {batch: {function: picky, input: {path: rows.txt}, output: {path: out.txt}}},
   budget: {batch: {function: picky, input: {path: rows.txt}, output: {path: out.txt},
                    on_error: {action: quarantine, path: rejected.jsonl, max_errors: 0}}},
+  folder: {batch: {function: echo, input: {format: files, path: "parts/*.txt"}, output: {format: files, path: to}}},
+  table: {batch: {function: echo, input: {path: in.jsonl}, output: {format: sqlite, path: to.db, table: t}}},
   waits: {steps: {a: {run: loop}}}}
 """
 
@@ -181,6 +183,39 @@ def test_records_of_csv_keep_one_header(project: CliProject) -> None:
         project, "  t: {function: echo, records: {path: in.csv}, expect: {records_in: 2, output: {path: in.csv}}}\n"
     )
     assert project.ok("test").status == 0
+
+
+def test_records_of_every_format(project: CliProject) -> None:
+    with closing(sqlite3.connect(project.folder / "in.db")) as connection, connection:
+        connection.execute("CREATE TABLE people (name TEXT)")
+        connection.executemany("INSERT INTO people VALUES (?)", [("Ada",), ("Grace",)])
+    project.write("in.jsonl", '{"a": 1}\n{"a": 2}\n')
+    project.write("parts/a.txt", "one\n")
+    project.write("parts/b.txt", "two\n")
+    declare(
+        project,
+        "  jsonl: {function: echo, records: {path: in.jsonl}, expect: {records_in: 2, output: {path: in.jsonl}}}\n"
+        "  sqlite: {function: echo, records: {format: sqlite, path: in.db, table: people},"
+        ' expect: {records_in: 2, output: {contains: "Grace"}}}\n'
+        '  files: {function: echo, records: {format: files, path: "parts/*.txt"}, expect: {output: "one\\ntwo\\n"}}\n',
+    )
+    done = project.run("test")
+    assert done.status == 0, done.text
+
+
+def test_a_batch_into_a_folder_or_a_table(project: CliProject) -> None:
+    project.write("parts/a.txt", "one\n")
+    project.write("in.jsonl", '{"a": 1}\n')
+    declare(
+        project,
+        "  folder: {job: folder, expect: {records_out: 1}}\n"
+        "  table: {job: table, expect: {records_out: 1, failed: 0}}\n"
+        "  no_output: {job: folder, expect: {output: a}}\n",
+    )
+    _, statuses, done = run(project)
+    assert statuses == {"folder": "passed", "table": "passed", "no_output": "failed"}, done.text
+    assert done.rows[2]["message"] == "an output is expected, and what was run has none of its own"
+    assert not {"to", "to.db"} & {path.name for path in project.folder.iterdir()}
 
 
 # What a test does not do
