@@ -260,7 +260,8 @@ def test_colours_on_a_terminal_only(project: CliProject) -> None:
     ],
 )
 def test_no_colours_when_unwanted(project: CliProject, arguments: list[str], environment: dict[str, str]) -> None:
-    shown = project.on_terminal(*arguments, **environment)
+    project.environment |= environment
+    shown = project.on_terminal(*arguments)
     assert "sqlite" in shown or "there is no jobs.yaml" in shown
     assert COLOUR not in shown
 

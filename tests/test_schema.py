@@ -236,7 +236,15 @@ def _plain(node: Node) -> Any:
 
 def _only_the_loader_knows(text: str, problem: str) -> bool:
     """Whether a refusal is about more than one value can tell, or about what JSON cannot write."""
-    beyond = ("is declared", "not valid YAML", "duplicate key", "is empty", "brings no luck", "as JSON has it", "1.0")
+    beyond: tuple[str, ...] = (
+        "is declared",
+        "not valid YAML",
+        "duplicate key",
+        "is empty",
+        "brings no luck",
+        "as JSON has it",
+        "1.0",
+    )
     beyond += (
         "tells no format",
         "names the partitions",

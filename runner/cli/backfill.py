@@ -118,7 +118,7 @@ def _show(job: str, states: list[PartitionState], as_json: bool) -> None:
                 }
             )
         return
-    from runner.cli.progress import colored
+    from runner.cli.colors import colored
 
     rows = [
         (

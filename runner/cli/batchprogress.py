@@ -11,8 +11,8 @@ from typing import Any
 
 from runner.batch.report import BatchReport, View
 from runner.cli import console
+from runner.cli.colors import colored
 from runner.cli.liveline import LiveLine
-from runner.cli.progress import colored
 
 LOG_SECONDS = 10.0
 EVENT_SECONDS = 1.0

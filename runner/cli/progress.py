@@ -7,8 +7,6 @@ import time
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-import click
-
 from runner.cli import console
 from runner.cli.liveline import LiveLine, size
 from runner.reports import JobReport
@@ -101,15 +99,3 @@ def _plain(report: JobReport) -> str:
     took, size = console.duration(report.duration_ms), console.size(report.output_bytes)
     where = f" to {report.output_path}" if report.output_path else ""
     return f"{report.job}: {report.status} in {took}, {size}{where}"
-
-
-COLORS = {
-    **{"running": "cyan", "succeeded": "green", "ran": "green", "caught_up": "green"},
-    **{"failed": "red", "dead": "bright_red", "lost": "magenta"},
-    **{"cancelled": "yellow", "skipped": "yellow", "released": "yellow"},
-}
-
-
-def colored(status: str) -> str:
-    """The status of a job, a run, an attempt or a slot in its colour."""
-    return click.style(status, fg=COLORS.get(status))

@@ -160,7 +160,7 @@ def _close(reports: Sequence[JobReport]) -> None:
 
 
 def _rows(reports: Sequence[JobReport]) -> Iterator[tuple[str, ...]]:
-    from runner.cli.progress import colored
+    from runner.cli.colors import colored
 
     for report in reports:
         job, status = report.job, colored(report.status)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner.cli import console
-from runner.cli.progress import colored
+from runner.cli.colors import colored
 from runner.ledger import Attempt, Run
 from runner.runs import RunStatus
 

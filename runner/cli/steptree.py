@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from runner.cli import console
-from runner.cli.progress import COLORS
+from runner.cli.colors import COLORS
 
 if TYPE_CHECKING:
     from runner.ownrun import View

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from runner.cli import console, runfacts
+from runner.cli.colors import colored
 from runner.cli.groups import ProjectCommand, json_option
 from runner.cli.moments import now
-from runner.cli.progress import colored
 from runner.cli.project import Project, pass_project
 from runner.cli.served import is_served
 from runner.errors import RunnerError, RunNotFound, UsageError
