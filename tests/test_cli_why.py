@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runner.ledger import SlotEntry
-from runner.runs import Follower, NewRun, RunStatus
+from runner.runs import Failure, Follower, Lost, NewRun, RunStatus
 from tests.cli_project import CliProject
 from tests.cli_queue import BOOM, RFC_3339, Queue, lines, now
 from tests.support import eventually
@@ -131,14 +131,14 @@ def test_a_run_that_died_and_what_it_caused(project: CliProject, queue: Queue) -
 def test_a_run_that_lost_its_workers(project: CliProject, queue: Queue) -> None:
     run_id = queue.put()
     for _ in range(3):
-        queue.claim()
-        assert queue.store.take_back("host-1", "killed", now=now()) == 1
+        claim = queue.claim()
+        queue.store.finish([Lost(claim.run_id, claim.token, Failure("WorkerLost", "killed by signal 9"))], now=now())
     says(
         told(project, run_id),
         "attempt 1 +lost",
-        " +host-1 is gone: killed",
+        " +killed by signal 9",
         "attempt 3 +lost",
-        "because +its worker was lost 3 times in a row, lastly: host-1 is gone: killed",
+        "because +its worker was lost 3 times in a row, lastly: killed by signal 9",
     )
 
 

@@ -82,7 +82,7 @@ class Reader:
             env={
                 "PATH": "/usr/bin:/bin",
                 "HOME": str(self._state),
-                "RUNNER_STATE_DIR": str(self._state / "state"),
+                "RUNNER_STATE_DIR": str(self._state / self._folder.name),
                 "ZIG_GLOBAL_CACHE_DIR": os.environ.get("ZIG_GLOBAL_CACHE_DIR", str(self._state / "zig")),
             },
         )

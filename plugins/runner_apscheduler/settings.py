@@ -60,7 +60,7 @@ def _nearest_zone(name: str) -> str | None:
     import difflib
     from zoneinfo import available_timezones
 
-    known = available_timezones()
+    known = {known for known in available_timezones() if not known.startswith(_NO_ZONES)}
     city = name.replace(" ", "_").lower()
     same = sorted(other for other in known if city in (other.lower(), other.rpartition("/")[2].lower()))
     return next(iter(same or difflib.get_close_matches(name, known, 1)), None)
