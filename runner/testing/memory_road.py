@@ -55,6 +55,8 @@ class MemoryRoad(RunStore):
         self._places = itertools.count(1)
         self._waiters: list[PipeChanges] = []
         self._left: list[Kept] = []
+        self._ended: list[Kept] = []
+        self._parked: list[tuple[Kept, Parked, bool]] = []
 
     @contextmanager
     def _change(self) -> Iterator[None]:
@@ -109,7 +111,7 @@ class MemoryRoad(RunStore):
                 for kept in held:
                     assert kept.lease_until is not None
                     self._lose(kept, f"the lease of {kept.owner} ran out at {kept.lease_until.isoformat()}", now)
-                self._cancel_left(now)
+                self._settle(now)
             chosen = self._choose(claimant, limit, now)
             self._claims += bool(chosen)
             return [self._lease(kept, claimant, now) for kept in chosen]
@@ -151,7 +153,7 @@ class MemoryRoad(RunStore):
         check_steps(outcomes)
         with self._change():
             statuses = [self._finish(outcome, now) for outcome in outcomes]
-            self._cancel_left(now)
+            self._settle(now)
             return statuses
 
     def finish_and_claim(
@@ -211,11 +213,7 @@ class MemoryRoad(RunStore):
             kept.forget_attempt()
             kept.message, kept.duration_ms, kept.memory_peak_bytes = kept.cancel_reason, 0.0, 0
             return self._end(kept, RunStatus.CANCELLED, now)
-        stands = park(kept, outcome, kept.started_at)
-        for child in outcome.children:
-            self._accept(child._replace(parent_id=kept.run_id), now)
-        if stands and kept.seat is not None:
-            fill_seats(self._runs, kept.new.namespace, kept.seat[0])
+        self._parked.append((kept, outcome, park(kept, outcome, kept.started_at)))
         return RunStatus.RUNNING if outcome.seat is None else RunStatus.PENDING
 
     def _lose(self, kept: Kept, reason: str, now: datetime) -> RunStatus:
@@ -268,6 +266,7 @@ class MemoryRoad(RunStore):
         kept.status, kept.finished_at, kept.lease_until = status, now, None
         kept.run_at = kept.new.run_at or kept.created_at
         self._left.append(kept)
+        self._ended.append(kept)
         if kept.seat is not None:
             name, kept.seat = kept.seat[0], None
             fill_seats(self._runs, kept.new.namespace, name)
@@ -282,12 +281,26 @@ class MemoryRoad(RunStore):
                 names = ("run_id", "namespace", "job", "function", "function_version", "error_class", "message")
                 message = {name: facts[name] for name in (*names, "attempts", "failed_at")}
                 self._tell(kept.new.dlq_topic, json.dumps(message).encode(), now, kept.run_id)
+        return status
+
+    def _settle(self, now: datetime) -> None:
+        """What comes of it that runs have ended or parked, once all of a call are settled."""
+        self._cancel_left(now)
+        while self._ended:
+            self._follow(self._ended.pop(0), now)
+        while self._parked:
+            kept, outcome, stands = self._parked.pop(0)
+            for child in outcome.children:
+                self._accept(child._replace(parent_id=kept.run_id), now)
+            if stands and kept.seat is not None:
+                fill_seats(self._runs, kept.new.namespace, kept.seat[0])
+
+    def _follow(self, kept: Kept, now: datetime) -> None:
         for job, statuses, run in self._followers:
             ours = (job, run.namespace) == (kept.new.job, kept.new.namespace) and kept.new.step is None
-            if ours and status in statuses:
-                payload = json.dumps({"run_id": kept.run_id, "job": job, "status": status.value}).encode()
+            if ours and kept.status in statuses:
+                payload = json.dumps({"run_id": kept.run_id, "job": job, "status": kept.status.value}).encode()
                 self._accept(run._replace(parent_id=kept.run_id, payload=payload), now)
-        return status
 
     def _cancel_left(self, now: datetime) -> None:
         """Cancel the steps that are live of runs that have ended."""
@@ -345,7 +358,7 @@ class MemoryRoad(RunStore):
             for held in self._by_token(kept for kept in self._running() if kept.owner == owner):
                 for kept in held:
                     self._lose(kept, f"{owner} is gone: {reason}", now)
-                self._cancel_left(now)
+                self._settle(now)
                 count += len(held)
             return count
 

@@ -100,7 +100,7 @@ class MemoryRunStore(MemoryRoad):
             kept = self._get(run_id)
             if kept.status in LIVE:
                 self._ask(kept, reason, now)
-                self._cancel_left(now)
+                self._settle(now)
             return kept.status
 
     def rerun(self, run_id: int, *, now: datetime) -> Enqueued:
