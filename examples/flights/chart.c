@@ -1,4 +1,4 @@
-// A chart in SVG on the statistics of delays.c: who is late, and when.
+// A chart in SVG on the statistics of merge.c: who is late, and when.
 #include "statistics.h"
 
 enum { WIDTH = 960, LEFT = 190, RIGHT = 60, LABELS = 150, TOP = 126, BAR = 17, STEP = 25, COLUMNS_HIGH = 170 };

@@ -15,7 +15,7 @@ typedef struct {
 } Row;
 
 // 1 when a record was read, 0 at the end of the input.
-static int read_row(Row *row) {
+static inline int read_row(Row *row) {
   int c = getchar(), quoted = 0, length = 0;
   if (c == EOF) return 0;
   row->count = 1;
@@ -56,7 +56,7 @@ static int read_row(Row *row) {
 }
 
 // 1 and the value when the whole text is an integer between least and most.
-static int read_int(const char *text, int least, int most, int *value) {
+static inline int read_int(const char *text, int least, int most, int *value) {
   char *end;
   if (*text == '\0' || *text == ' ') return 0;
   long number = strtol(text, &end, 10);
@@ -65,10 +65,10 @@ static int read_int(const char *text, int least, int most, int *value) {
   return 1;
 }
 
-static int same(const char *a, const char *b) { return strcmp(a, b) == 0; }
+static inline int same(const char *a, const char *b) { return strcmp(a, b) == 0; }
 
 // Ends with code 2 and one sentence when the header is not the one wanted.
-static void expect_header(Row *row, const char *const *names, int count) {
+static inline void expect_header(Row *row, const char *const *names, int count) {
   int have = read_row(row);
   int good = have && !row->broken && row->count == count;
   for (int i = 0; good && i < count; i++) good = same(row->fields[i], names[i]);

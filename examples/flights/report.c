@@ -1,4 +1,4 @@
-// A report in Markdown on the statistics of delays.c.
+// A report in Markdown on the statistics of merge.c.
 #include "statistics.h"
 
 static void table(const char *title, const char *group, int sorted) {

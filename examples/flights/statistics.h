@@ -1,4 +1,4 @@
-// Reads what delays.c writes, for the report and the chart.
+// Reads what merge.c writes, for the report and the chart.
 #pragma once
 #include "csv.h"
 
