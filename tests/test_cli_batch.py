@@ -148,11 +148,12 @@ def test_ctrl_c_keeps_what_is_done(project: BatchProject) -> None:
     orphans = Orphans()
     project.declare_batch(f"{PLAIN}, checkpoint: {{every: 10}}", function="picky", settings=", timeout_seconds: 60")
     project.write("in.jsonl", json_lines(2000) + b'"^"\n')
-    checkpoint = project.folder / ".runner/batches/b/_/checkpoint.json"
-    process = project.start("batch", "b")
-    while not checkpoint.exists() or json.loads(checkpoint.read_bytes())["counts"]["records_in"] < 500:
-        assert process.poll() is None
-        time.sleep(0.01)
+    process = project.start("batch", "b", "--json")
+    assert process.stderr is not None
+    for line in process.stderr:
+        event = json.loads(line) if line.startswith(b"{") else {}
+        if event.get("records_in", 0) >= 500:
+            break
     os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
