@@ -353,7 +353,7 @@ def descriptors(pid: int) -> int:
     count = 0
     for link in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            count += not Path(os.readlink(link)).name.startswith("runner.db")
+            count += not link.readlink().name.startswith("runner.db")
     return count
 
 
