@@ -34,7 +34,7 @@ from runner.files import make_state_folder, read_file, write_whole
 from runner.hostcalls import host_calls
 from runner.jobskeys import AUTO_EXECUTOR
 from runner.loading import load
-from runner.models import Function, InvocationContext, InvocationResult, LogEntry
+from runner.models import Function, FunctionDefinition, InvocationContext, InvocationResult, LogEntry
 from runner.plugins import Plugins
 from runner.purity import check_pure
 from runner.reports import JobReport, Registered
@@ -79,6 +79,8 @@ class Runner:
         self._builders: dict[str, Builder] = {}
         self._automatic: AutoExecutor | None = None
         self._sources: dict[str, TriggerSource] = {}
+        self._registered: dict[str, tuple[FunctionDefinition, str, str]] = {}
+        """What register has done: of which definition and module which function was made."""
         self._reuse: Reuse | None = None
         self.may_reuse = True
         """Whether results of pure functions may be used again, if jobs.yaml says so. May be set at any time."""
@@ -251,8 +253,10 @@ class Runner:
             before: Function | None = self.registry.get(self.config.namespace, name)
         except FunctionNotFound:
             before = None
-        pure = configured.definition.pure
-        new = before is None or (before.wasm_cid, before.pure) != (wasm_modules.content_id(wasm), pure)
+        pure, wasm_cid = configured.definition.pure, wasm_modules.content_id(wasm)
+        if before is not None and self._registered.get(name) == (configured.definition, wasm_cid, before.id):
+            return Registered(function=before, changed=False, previous=before)
+        new = before is None or (before.wasm_cid, before.pure) != (wasm_cid, pure)
         if new and self.plugins.catalogue.takes_wasm(configured.executor.name):
             module = wasm_modules.inspect(wasm)
             wasm_modules.entry_point(module)  # what can never run is not registered
@@ -261,6 +265,7 @@ class Runner:
         previous = self.registry.register(configured.definition, wasm, source_cid=source_cid)
         function = self.registry.get(self.config.namespace, name)
         changed = before is None or before.id != function.id
+        self._registered[name] = (configured.definition, wasm_cid, function.id)
         return Registered(function=function, changed=changed, previous=previous)
 
     # Queue and triggers

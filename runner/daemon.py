@@ -144,7 +144,7 @@ class Daemon(Observer):
 
     def _make_tender(self) -> Tender:
         return Tender(
-            self.runner.store.changes(),
+            self.runner.store.changes(besides=self.owner),
             seconds=self._seconds_to_tend,
             tend=self._tend,
             refused=self._tally.refused,
@@ -256,12 +256,16 @@ class Daemon(Observer):
     def stirred(self) -> None:
         """See Observer."""
         self._tender.wake()
+
+    def left(self) -> None:
+        """See Observer."""
         self._reactor.wake()
 
     def ended(self, claims: Sequence[Claim], outcomes: Sequence[Outcome], statuses: Sequence[RunStatus | None]) -> None:
         """See Observer."""
         self._tally.ended(claims, outcomes, statuses)
-        self._tender.wake()  # only now is it held no more, and perhaps all drained
+        if self.settings.drain:
+            self._tender.wake()  # only now is it held no more, and perhaps all drained
 
     def refused(self, error: StoreError) -> None:
         """See Observer."""

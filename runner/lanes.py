@@ -18,12 +18,23 @@ from runner.carrier import Carrier
 from runner.doorbell import Doorbell
 from runner.errors import Stopped, StoreError
 from runner.run_store import RunStore
-from runner.runs import Cancelled, Claim, Claimant, Outcome, Released, RunStatus
+from runner.runs import (
+    CLAIM_BYTES,
+    MAX_PAYLOAD_BYTES,
+    Cancelled,
+    Claim,
+    Claimant,
+    Outcome,
+    Released,
+    RunStatus,
+)
 
 CLAIM_SECONDS = 0.05
 """A claim takes as many runs as have taken this long together so far."""
 CLAIM_RUNS = 512
 """And never more than these."""
+FULL_BYTES = CLAIM_BYTES - MAX_PAYLOAD_BYTES
+"""A claim with a larger payload may have left out what would not fit."""
 TEND_SECONDS = 0.25
 """How often `tend` wants to be called while a lane is busy."""
 HOLD_UP_SECONDS = 1.0
@@ -53,7 +64,10 @@ class Observer:
     itself."""
 
     def stirred(self) -> None:
-        """A lane has begun to hold runs, so that `tend` is wanted, or has ended."""
+        """A lane has begun to hold runs, so that `tend` is wanted."""
+
+    def left(self) -> None:
+        """A lane has ended."""
 
     def ended(self, claims: Sequence[Claim], outcomes: Sequence[Outcome], statuses: Sequence[RunStatus | None]) -> None:
         """Outcomes were recorded, and their runs are held no more; the status that each has now, None for
@@ -185,7 +199,7 @@ class Lane:
         except BaseException as error:
             self._lanes.observer.broken(error)
         finally:
-            self._lanes.observer.stirred()
+            self._lanes.observer.left()
 
     def _exchange(self) -> list[Claim]:
         """Record what ended, and claim. After a refusal of the store nothing is claimed and what ended
@@ -211,7 +225,7 @@ class Lane:
         if claims:
             self._hold(claims)
         self._told(done, statuses)
-        if len(claims) == self._limit:
+        if len(claims) == self._limit or sum(len(claim.payload) for claim in claims) > FULL_BYTES:
             lanes.doorbell.ring()  # there may be more: another lane takes it
         return claims
 
@@ -267,7 +281,7 @@ class Lanes:
     """Whether to go on trying to record outcomes while leaving."""
 
     def __post_init__(self) -> None:
-        self.doorbell = Doorbell(self.store.changes(), self._seconds_until_due)
+        self.doorbell = Doorbell(self.store.changes(besides=self.claimant.owner), self._seconds_until_due)
         self._left = threading.Event()
         self._renewed = time.monotonic()
         self.lanes = [Lane(self, f"lane {number + 1}") for number in range(self.count)]

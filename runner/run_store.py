@@ -136,8 +136,10 @@ class RunStore(ABC):
         claim could have taken and did not (limits) does not count."""
 
     @abstractmethod
-    def changes(self) -> Changes:
-        """Listen for changes of any thread and process from now on."""
+    def changes(self, *, besides: str = "") -> Changes:
+        """Listen for changes of any thread and process from now on. A store may leave out what the owner
+        `besides` changes by `finish_and_claim`, as long as all it finishes has succeeded: it has claimed
+        what became due by that, up to its limit."""
 
     @abstractmethod
     def follow(self, followers: Sequence[Follower]) -> None:

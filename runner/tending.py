@@ -12,7 +12,8 @@ from runner.reactor import Reactor
 from runner.run_store import Changes
 
 CHANGE_SECONDS = 0.05
-"""A busy store changes all the time; it is looked at no more often than this."""
+"""So long after a change the store is looked at: a busy one changes all the time, and what is quick is
+over by then."""
 STOP_SECONDS = 1.0
 """How long `stop` waits: it may hang in a store that is locked."""
 
@@ -63,8 +64,8 @@ class Tender:
         try:
             while not self._stopped.is_set():
                 self._reactor.turn(self._seconds())
-                self._tend_once()
                 self._stopped.wait(CHANGE_SECONDS)
+                self._tend_once()
         except BaseException as error:
             self._broken(error)
 

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from runner_sqlite.bell import Bell
 from runner_sqlite.runs import SqliteRunStore
 
 from runner.errors import StoreError
-from runner.testing.runs_bench import START, new
+from runner.runs import Claim, Outcome, Retry
+from runner.testing.runs_bench import BOOM, START, claimant, new, succeeded
 
 ENQUEUE = """
 import sys, time
@@ -131,3 +133,24 @@ def test_the_folder_is_for_this_user_only(tmp_path: Path) -> None:
         assert (tmp_path / "runner.db-wake").stat().st_mode & 0o077 == 0
     bell.close()
     bell.close()
+
+
+def test_who_claims_is_not_woken_by_what_it_knows(store: SqliteRunStore) -> None:
+    owner = claimant()
+    with store.changes(besides=owner.owner) as own, store.changes(besides="another") as others:
+
+        def exchange(*outcomes: Outcome) -> list[Claim]:
+            return store.finish_and_claim(outcomes, owner, 1, now=START)[1]
+
+        store.enqueue([new(), new(), new()], now=START)
+        assert own.wait(5)
+        (first,) = exchange()
+        (second,) = exchange(succeeded(first))
+        assert others.wait(5)
+        assert not own.wait(0)
+        exchange(Retry(second.run_id, second.token, START + timedelta(seconds=5), BOOM))
+        assert own.wait(5)  # it has to know until when to sleep
+        store.enqueue([new()], now=START)
+        assert own.wait(5)
+        assert store.finish_and_claim([], claimant("another"), 1, now=START)[1]
+        assert own.wait(5)

@@ -31,8 +31,9 @@ class Bench:
         self.writer.do(lambda connection: connection.execute("CREATE TABLE numbers (number INTEGER UNIQUE)"))
         self.commits = 0
 
-    def _committed(self) -> None:
+    def _committed(self, by: str) -> None:
         self.commits += 1
+        self.by = by
 
     def insert(self, number: Any) -> int:
         """Write a number and return it."""
@@ -193,3 +194,21 @@ def test_an_interrupt_of_the_leader_does_not_stop_the_others(bench: Bench) -> No
         bench.writer.do(slow)
     follower.join()
     assert bench.numbers() == [2]
+
+
+def test_it_tells_whose_change_it_is_if_all_of_it_is_one_s(bench: Bench) -> None:
+    def insert(number: int, by: str) -> None:
+        bench.writer.do(lambda connection: connection.execute("INSERT INTO numbers VALUES (?)", (number,)), by)
+
+    insert(1, "one")
+    assert bench.by == "one"
+    with bench.busy():
+        threads = [threading.Thread(target=insert, args=(number, f"{number % 2}")) for number in range(2, 8)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.3)  # one waits for the store, the others gather
+        bench.by = ""
+    for thread in threads:
+        thread.join()
+    assert bench.numbers() == list(range(1, 8))
+    assert bench.by == ""

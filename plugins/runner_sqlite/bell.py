@@ -26,17 +26,24 @@ class Bell:
     def __init__(self, store: Path) -> None:
         self._folder = store.with_name(store.name + "-wake")
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._besides: dict[str, str] = {}
+        """Whose changes our own waiters do not want to hear of."""
 
-    def ring(self) -> None:
-        """Wake everybody. Never fails: who cannot be told has a timer."""
+    def ring(self, by: str = "") -> None:
+        """Wake everybody but those who listen for what `by` does not do. Never fails: who cannot be told
+        has a timer."""
         with suppress(OSError), _opened(self._folder) as folder:
             for name in os.listdir(folder):  # noqa: PTH208 - pathlib cannot
-                self._tell(folder, name)
+                if not by or self._besides.get(name) != by:
+                    self._tell(folder, name)
 
-    def listen(self) -> Changes:
-        """A new waiter."""
+    def listen(self, besides: str = "") -> Changes:
+        """A new waiter, which is not told what `besides` does if that is known."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        return _Waiter(self._folder)
+        waiter = _Waiter(self._folder, self._besides)
+        if besides:
+            self._besides[waiter.name] = besides
+        return waiter
 
     def close(self) -> None:
         """Give back the socket. May be called twice."""
@@ -53,8 +60,9 @@ class Bell:
 
 
 class _Waiter(Changes):
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, besides: dict[str, str]) -> None:
         self._path = folder / os.urandom(8).hex()
+        self._besides = besides
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
             with _opened(folder) as descriptor:
@@ -64,6 +72,11 @@ class _Waiter(Changes):
             raise
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
+
+    @property
+    def name(self) -> str:
+        """Of its socket."""
+        return self._path.name
 
     def wait(self, timeout_seconds: float | None = None) -> bool:
         wanted = None if timeout_seconds is None else min(max(timeout_seconds, 0) * 1000, _LONGEST_MS)
@@ -79,6 +92,7 @@ class _Waiter(Changes):
 
     def close(self) -> None:
         self._socket.close()
+        self._besides.pop(self.name, None)
         with suppress(OSError):
             self._path.unlink()
 

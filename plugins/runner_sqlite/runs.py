@@ -25,7 +25,19 @@ from runner.ledger import (
 )
 from runner.models import LogEntry
 from runner.run_store import Changes, RunStore
-from runner.runs import Claim, Claimant, Enqueued, Follower, NewRun, Outcome, Parked, Renewal, RunStatus, StepEnded
+from runner.runs import (
+    Claim,
+    Claimant,
+    Enqueued,
+    Follower,
+    NewRun,
+    Outcome,
+    Parked,
+    Renewal,
+    RunStatus,
+    StepEnded,
+    Succeeded,
+)
 from runner_sqlite import counters, dead_letters, leases, pipelines, reading, recordings, run_logs, slots
 from runner_sqlite.bell import Bell
 from runner_sqlite.connection import Store
@@ -94,7 +106,9 @@ class SqliteRunStore(RunStore):
             with self._sound():
                 return finished, leases.claim(connection, claimant, limit, moment, followers)
 
-        return self._do(both)
+        # Who claims knows what it left; a failure may have made something due later, or cancelled others.
+        by = claimant.owner if all(type(outcome) is Succeeded for outcome in outcomes) else ""
+        return self._do(both, by)
 
     def renew(self, held: Sequence[tuple[int, int]], *, until: datetime) -> Renewal:
         """See RunStore.renew."""
@@ -126,10 +140,10 @@ class SqliteRunStore(RunStore):
         """See RunStore.next_due."""
         return self._look(lambda connection: or_none(leases.next_due(connection, namespace)))
 
-    def changes(self) -> Changes:
+    def changes(self, *, besides: str = "") -> Changes:
         """See RunStore.changes."""
         with translated(self._store.path):
-            return self._bell.listen()
+            return self._bell.listen(besides)
 
     def follow(self, followers: Sequence[Follower]) -> None:
         """See RunStore.follow."""

@@ -20,10 +20,11 @@ T = TypeVar("T")
 class _Task(Generic[T]):
     """What one thread wants written."""
 
-    __slots__ = ("error", "is_done", "is_leader", "result", "turn", "work")
+    __slots__ = ("by", "error", "is_done", "is_leader", "result", "turn", "work")
 
-    def __init__(self, work: Callable[[sqlite3.Connection], T]) -> None:
+    def __init__(self, work: Callable[[sqlite3.Connection], T], by: str) -> None:
         self.work = work
+        self.by = by
         self.result: T | None = None
         self.error: BaseException | None = None
         self.is_done = False
@@ -34,22 +35,22 @@ class _Task(Generic[T]):
 
 class Writer:
     """Carries out work on the store, grouped. Safe for several threads; `committed` is called by the
-    leader after each transaction that changed something."""
+    leader after each transaction that changed something, with whose work all of it was, or ""."""
 
-    def __init__(self, store: Store, committed: Callable[[], None]) -> None:
+    def __init__(self, store: Store, committed: Callable[[str], None]) -> None:
         self._store = store
         self._committed = committed
         self._lock = threading.Lock()
         self._waiting: list[_Task[Any]] = []
         self._has_leader = False
 
-    def do(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def do(self, work: Callable[[sqlite3.Connection], T], by: str = "") -> T:
         """The result of `work`, which is on the disk when this returns.
 
         `work` may be called again after a rollback, so it must keep nothing but what it returns. When it
         raises, nothing of it is kept and the others of its group are not concerned.
         """
-        task = _Task(work)
+        task = _Task(work, by)
         with self._lock:
             self._waiting.append(task)
             if not self._has_leader:
@@ -115,7 +116,8 @@ class Writer:
         for task in group:
             task.is_done = True
         if changed:
-            self._committed()
+            everybody = {task.by for task in group}
+            self._committed(everybody.pop() if len(everybody) == 1 else "")
 
 
 def _carry_out(task: _Task[Any], connection: sqlite3.Connection) -> None:

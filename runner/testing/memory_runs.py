@@ -51,7 +51,7 @@ class MemoryRunStore(MemoryRoad):
             moments += [k.run_at for k in self._live() if k.is_delayed and k.new.namespace == namespace]
             return min(moments, default=None)
 
-    def changes(self) -> Changes:
+    def changes(self, *, besides: str = "") -> Changes:  # noqa: ARG002 - everybody is told everything
         """See RunStore.changes."""
         with self._lock:
             self._waiters.append(PipeChanges(self._waiters.remove))
