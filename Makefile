@@ -40,9 +40,9 @@ constraints: $(READY) ## Pin the newest versions anew, for every Python from 3.1
 		--all-extras --group dev --no-header --no-annotate --no-emit-index-url --output-file constraints.txt
 
 bench: $(READY) ## Run the benchmarks
-	$(BIN)/python benchmarks/invocations.py
-	$(BIN)/python benchmarks/startup.py
-	$(BIN)/python benchmarks/batch.py
+	for each in invocations startup run_store durable schedules batch pipelines takeover; do \
+		$(BIN)/python benchmarks/$$each.py || exit; done
+	$(BIN)/python benchmarks/chaos.py --rounds 16 --jobs 1000
 
 clean: ## Remove what make made (not .runner/, where jobs keep their state)
 	rm -rf .venv .tools build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,26 +1,28 @@
 """Records a second of whole batches, from file to published file: `python benchmarks/batch.py`.
 
-200,000 JSON lines of about 200 bytes through a function that upper-cases, with 2 workers: each record in
-fresh memory, and in chunks. Beside ours, in the same run and in turn: Python in two processes, which
-isolates nothing, wasmtime-py with an instance a record, DuckDB and Dask where they are installed.
-Checkpoints are on, every 5000 records.
+Lines through a function that upper-cases, with 2 workers: each record in fresh memory, and in chunks. They
+are 200,000 JSON records of about 200 bytes, and 336,776 flights of about 90, made of those in
+examples/flights. Beside ours, in the same run and in turn: Python in two processes, which isolates nothing,
+wasmtime-py with an instance a record, DuckDB and Dask where they are installed. Checkpoints are on, every
+5,000 records. At last the peak memory of the whole command, with one and with ten times the input.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import itertools
 import json
-import multiprocessing
 import resource
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from benchmarks.batch_peers import peers
 from benchmarks.guests import COMMAND, REACTOR
 from benchmarks.measure import Row, in_rounds, median, show, wants_json
 from runner.app import Runner
@@ -28,8 +30,9 @@ from runner.batch.jobs import run_batch
 from runner.plugins import load
 
 RECORDS = 200_000
-WASMTIME_RECORDS = 4_000
-WORKERS = 2
+FLIGHTS = 336_776
+"""As many as left New York in 2013."""
+EXAMPLE = Path(__file__).parent.parent / "examples/flights/january.csv"
 ROUNDS = 3
 JOBS = """version: 1
 defaults: {{executor: {executor}}}
@@ -37,12 +40,12 @@ functions:
   wasi: {{wasm: wasi.wasm}}
   reactor: {{wasm: reactor.wasm}}
 jobs:
-  record_wasi: {{batch: {{function: wasi, {ends}}}}}
-  record_reactor: {{batch: {{function: reactor, {ends}}}}}
-  chunk_wasi: {{batch: {{function: wasi, isolation: chunk, {ends}}}}}
-  gzip_wasi: {{batch: {{function: wasi, isolation: chunk, input: {{path: in.jsonl}}, output: {{path: out.jsonl.gz}}}}}}
+  record_wasi: {{batch: {{function: wasi, {input}, {output}}}}}
+  record_reactor: {{batch: {{function: reactor, {input}, {output}}}}}
+  chunk_wasi: {{batch: {{function: wasi, isolation: chunk, {input}, {output}}}}}
+  gzip_wasi: {{batch: {{function: wasi, isolation: chunk, {input}, output: {{path: out.txt.gz, format: lines}}}}}}
 """
-ENDS = "input: {path: in.jsonl}, output: {path: out.jsonl}, workers: 2"
+ENDS = {"input": "input: {path: in.txt, format: lines}", "output": "output: {path: out.txt, format: lines}, workers: 2"}
 KINDS = {
     "record_wasi": "isolation record, WASI",
     "record_reactor": "isolation record, reactor",
@@ -50,21 +53,39 @@ KINDS = {
     "gzip_wasi": "isolation chunk, WASI, to gzip",
 }
 
+WAIT = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+"""A small process between: a new one counts as large as the one that it was started by."""
 
-def make_input(path: Path) -> None:
+
+def make_records(path: Path, count: int) -> None:
     """JSON lines of 200 bytes or so, all different."""
     with path.open("w") as file:
-        for number in range(RECORDS):
-            record = {
-                "id": number,
-                "name": f"customer {number}",
-                "note": "x" * (80 + number % 101),
-                "amount": number / 8,
-            }
+        for number in range(count):
+            note = "x" * (80 + number % 101)
+            record = {"id": number, "name": f"customer {number}", "note": note, "amount": number / 8}
             file.write(json.dumps(record) + "\n")
 
 
-def ours(runner: Runner, job: str, cost: list[float]) -> float:
+def make_flights(path: Path, count: int) -> None:
+    """Flights of January, again and again."""
+    flights = EXAMPLE.read_bytes().splitlines(keepends=True)[1:]
+    with path.open("wb") as file:
+        file.writelines(itertools.islice(itertools.cycle(flights), count))
+
+
+def make_project(folder: Path, executor: str) -> Path:
+    """A project with one job of each kind; its jobs.yaml."""
+    (folder / "wasi.wasm").write_bytes(COMMAND)
+    (folder / "reactor.wasm").write_bytes(REACTOR)
+    (folder / "jobs.yaml").write_text(JOBS.format(executor=executor, **ENDS))
+    return folder / "jobs.yaml"
+
+
+def ours(runner: Runner, job: str, records: int, cost: list[float]) -> float:
     """Records a second of one job; the app's own seconds of CPU for each record are added to `cost`."""
     configured = runner.config.job(job)
     function = runner.register(configured.functions[0]).function
@@ -73,126 +94,25 @@ def ours(runner: Runner, job: str, cost: list[float]) -> float:
     report = run_batch(runner, configured, function, tell=lambda _: None)
     elapsed = time.perf_counter() - started
     after = resource.getrusage(resource.RUSAGE_SELF)
-    if report.error is not None or report.counts.records_out != RECORDS:
+    if report.error is not None or report.counts.records_out != records:
         raise SystemExit(f"{job}: {report.error or report.counts}")
-    cost.append((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / RECORDS)
-    return RECORDS / elapsed
+    cost.append((after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / records)
+    return records / elapsed
 
 
-def _halves(path: Path) -> Iterator[tuple[int, int]]:
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        file.seek(size // 2)
-        file.readline()
-        middle = file.tell()
-    yield 0, middle
-    yield middle, size
-
-
-def _python(source: Path, target: Path, work: str, part: tuple[int, int]) -> None:
-    start, end = part
-    with source.open("rb") as lines, target.with_name(f"{target.name}-{start}").open("wb") as out:
-        lines.seek(start)
-        for line in lines.read(end - start).splitlines(keepends=True):
-            out.write(json.dumps(json.loads(line)).upper().encode() + b"\n" if work == "json" else line.upper())
-
-
-def python_processes(source: Path, target: Path, work: str) -> float:
-    """Records a second of plain Python in two processes, each with half of the file."""
-    context = multiprocessing.get_context("fork")
-    started = time.perf_counter()
-    processes = [context.Process(target=_python, args=(source, target, work, part)) for part in _halves(source)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    return RECORDS / (time.perf_counter() - started)
-
-
-def _wasmtime(source: Path, count: int, start: int) -> None:
-    import wasmtime
-
-    engine = wasmtime.Engine()
-    module = wasmtime.Module(engine, REACTOR)
-    with source.open("rb") as lines:
-        for _ in range(start):
-            lines.readline()
-        for _ in range(count):
-            line = lines.readline().rstrip(b"\n")
-            store = wasmtime.Store(engine)
-            exports = wasmtime.Instance(store, module, []).exports(store)
-            memory, pointer = exports["memory"], exports["malloc"](store, len(line))  # type: ignore[operator]
-            memory.write(store, line, pointer)  # type: ignore[union-attr]
-            packed = exports["handle"](store, pointer, len(line))  # type: ignore[operator]
-            memory.read(store, packed & 0xFFFFFFFF, (packed & 0xFFFFFFFF) + (packed >> 32))  # type: ignore[union-attr]
-
-
-def wasmtime_processes(source: Path) -> float:
-    """Records a second of wasmtime-py in two processes, an instance a record."""
-    context = multiprocessing.get_context("fork")
-    each = WASMTIME_RECORDS // 2
-    started = time.perf_counter()
-    processes = [context.Process(target=_wasmtime, args=(source, each, start)) for start in (0, each)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    return WASMTIME_RECORDS / (time.perf_counter() - started)
-
-
-def duckdb(source: Path, target: Path) -> float:
-    """Records a second of DuckDB, reading, upper-casing and writing lines."""
-    module = importlib.import_module("duckdb")
-    started = time.perf_counter()
-    with module.connect() as connection:
-        connection.execute("SET threads TO 2")
-        read = f"read_csv('{source}', columns={{'l': 'VARCHAR'}}, header=false, delim='\\x01', quote='', escape='')"
-        connection.execute(
-            f"COPY (SELECT upper(l) FROM {read}) TO '{target}' (HEADER false, QUOTE '', DELIMITER '\\x01')"
-        )
-    return RECORDS / (time.perf_counter() - started)
-
-
-def dask(source: Path, target: Path) -> float:
-    """Records a second of a Dask bag on two processes."""
-    bag = importlib.import_module("dask.bag")
-    started = time.perf_counter()
-    lines = bag.read_text(str(source), blocksize="4MiB").map(str.upper)
-    lines.to_textfiles(str(target.with_name("dask-*.txt")), scheduler="processes", num_workers=2)
-    return RECORDS / (time.perf_counter() - started)
-
-
-def peers(source: Path, target: Path) -> dict[str, Callable[[], float]]:
-    """Every peer that is here; one that is not is told of."""
-    found: dict[str, Callable[[], float]] = {
-        "python_upper": partial(python_processes, source, target, "upper"),
-        "python_json": partial(python_processes, source, target, "json"),
-        "wasmtime_py": partial(wasmtime_processes, source),
-    }
-    for name, measure in (("duckdb", duckdb), ("dask", dask)):
-        if importlib.util.find_spec(name) is None:
-            print(f"{name}: skipped: not installed")
-        else:
-            found[name] = partial(measure, source, target)
-    return found
-
-
-def main() -> None:
-    """Measure all, in rounds."""
-    wanted = wants_json(__doc__, "executor")
-    executor = (wanted.executor or ["wasmer"])[0]
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make_input(folder / "in.jsonl")
-        (folder / "wasi.wasm").write_bytes(COMMAND)
-        (folder / "reactor.wasm").write_bytes(REACTOR)
-        (folder / "jobs.yaml").write_text(JOBS.format(executor=executor, ends=ENDS))
-        with Runner.open(folder / "jobs.yaml", load(no_plugins=True), notify=lambda _: None) as runner:
-            costs: dict[str, list[float]] = {job: [] for job in KINDS}
-            own: dict[str, Callable[[], float]] = {job: partial(ours, runner, job, costs[job]) for job in KINDS}
-            others = peers(folder / "in.jsonl", folder / "peer.txt")
+def speed(name: str, make: Callable[[Path, int], None], records: int, executor: str, *, as_json: bool) -> None:
+    """Every kind of batch over one input, and the peers beside it."""
+    with tempfile.TemporaryDirectory() as folder:
+        project = make_project(Path(folder), executor)
+        make(Path(folder) / "in.txt", records)
+        others = peers(Path(folder) / "in.txt", Path(folder) / "peer.txt", records)
+        costs: dict[str, list[float]] = {job: [] for job in KINDS}
+        with Runner.open(project, load(no_plugins=True), notify=lambda _: None) as runner:
+            own: dict[str, Callable[[], float]] = {
+                job: partial(ours, runner, job, records, costs[job]) for job in KINDS
+            }
             for job in KINDS:
-                ours(runner, job, [])
+                ours(runner, job, records, [])
             figures = {key: median(values) for key, values in in_rounds(ROUNDS, {**own, **others}).items()}
     rows: list[Row] = [
         {
@@ -203,8 +123,39 @@ def main() -> None:
         }
         for job in KINDS
     ]
-    show(f"{executor}, {RECORDS:,} records, {WORKERS} workers", rows, as_json=wanted.json)
-    show("beside", [{"peer": peer, "records_per_second": figures[peer]} for peer in others], as_json=wanted.json)
+    show(f"{executor}, {records:,} {name}, 2 workers", rows, as_json=as_json)
+    beside: list[Row] = [{"peer": peer, "records_per_second": figures[peer]} for peer in others]
+    show(f"beside, {name}", beside, as_json=as_json)
+
+
+def peak_mb(project: Path, job: str) -> float:
+    """The peak memory of the largest process of `runner batch JOB`."""
+    command = [sys.executable, "-m", "runner", "batch", job, "--file", str(project), "--quiet", "--restart"]
+    ran = subprocess.run([sys.executable, "-c", WAIT, *command], capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise SystemExit(f"{job}: {ran.stderr}")
+    return int(ran.stdout) / 1024
+
+
+def memory(executor: str, *, as_json: bool) -> None:
+    """The same batch over one and ten times the records."""
+    rows: list[dict[str, float | str]] = [{"batch": KINDS[job]} for job in ("record_wasi", "chunk_wasi")]
+    with tempfile.TemporaryDirectory() as folder:
+        project = make_project(Path(folder), executor)
+        for times in (1, 10):
+            make_records(Path(folder) / "in.txt", RECORDS * times)
+            for row, job in zip(rows, ("record_wasi", "chunk_wasi"), strict=True):
+                row[f"peak_mb_{RECORDS * times:,}"] = peak_mb(project, job)
+    show("Peak memory of the largest process, by records", rows, as_json=as_json)
+
+
+def main() -> None:
+    """Measure all, in rounds."""
+    wanted = wants_json(__doc__, "executor")
+    executor = (wanted.executor or ["wasmer"])[0]
+    speed("records", make_records, RECORDS, executor, as_json=wanted.json)
+    speed("flights", make_flights, FLIGHTS, executor, as_json=wanted.json)
+    memory(executor, as_json=wanted.json)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from runner.workers.pool import Pool
 from runner.workers.processes import Module, Worker, describe_end, ended_by_alarm
 
 FRAME_INPUTS = 256
-FRAME_BYTES = 1 << 18
+FRAME_BYTES = 1 << 17
+"""As much as a socket takes at once: a larger frame waits for its worker to read, and the worker for the rest."""
 FRAME_SECONDS = 0.004
 """A frame grows while the ones before took less than this, and is sent when filling took as long."""
 WINDOW = 16
@@ -194,7 +195,8 @@ class FrameRun:
             for data in source:
                 inputs.append(data)
                 size += len(data)
-                if len(inputs) >= self._frame_inputs or size >= FRAME_BYTES or time.monotonic() > until:
+                another = size + len(data) <= FRAME_BYTES  # like the last
+                if len(inputs) >= self._frame_inputs or not another or time.monotonic() > until:
                     break
             else:
                 self._ended = True
