@@ -174,7 +174,7 @@ class Carrier:
         assert job.batch is not None
         executor = executor_with(self._runner, function, job.batch.workers)
         watch.begin((claim,), lambda: executor.stop(context.request_id))
-        reports = run_all(self._runner, job, function, context=context, tell=self._runner.tell_once)
+        reports = run_all(self._runner, job, function, context=context, tell=self._runner.tell_once, now=claim.slot)
         return as_result(reports)
 
     def _write_output(self, job: JobConfig, result: InvocationResult) -> InvocationResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -317,3 +318,13 @@ def test_leaving_nothing_begins(bench: Bench) -> None:
     (outcome,) = bench.carry_out(b"x")
     assert (type(outcome), outcome.started) == (Released, False)
     assert bench.executor.calls == []
+
+
+def test_a_slot_that_is_caught_up_late_is_of_the_day_before_it(bench: Bench) -> None:
+    ends = "input: {path: 'in-{partition}.txt', format: lines}, output: {path: 'out-{partition}.txt', format: lines}"
+    change(bench, f"{{work: {{batch: {{function: guest, {ends}, partitions: {{by: day}}}}}}}}")
+    bench.project.write("in-2026-03-08.txt", "a\n")
+    slot = datetime(2026, 3, 9, 2, tzinfo=timezone.utc)
+    (outcome,) = bench.carry_out(b"", slot=slot, trigger="work/cron/0 2 * * *")
+    assert isinstance(outcome, Succeeded), outcome
+    assert (bench.project.folder / "out-2026-03-08.txt").read_bytes() == b"out\n"

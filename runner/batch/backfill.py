@@ -72,15 +72,17 @@ def partition_of(runner: Runner, job: JobConfig, name: str) -> Partition:
     return known[name]
 
 
-def chosen_partitions(runner: Runner, job: JobConfig, name: str | None = None) -> Sequence[Partition | None]:
-    """What one run of the job runs: None, a job without partitions as a whole; the named one; yesterday;
-    or all. Raises UsageError."""
+def chosen_partitions(
+    runner: Runner, job: JobConfig, name: str | None = None, now: datetime | None = None
+) -> Sequence[Partition | None]:
+    """What one run of the job runs: None, a job without partitions as a whole; the named one; the day before
+    `now`; or all. Raises UsageError."""
     if name is not None:
         return [partition_of(runner, job, name)]
     if job.batch is None or job.batch.partitions is None:
         return [None]
     if job.batch.partitions.by == "day":
-        day = yesterday(_now()).isoformat()
+        day = yesterday(now or _now()).isoformat()
         return partitions_of(runner, job, first=day, last=day)
     return partitions_of(runner, job)
 

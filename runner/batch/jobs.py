@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,11 +109,13 @@ def run_all(
     watch: Callable[[View], None] = lambda _: None,
     context: InvocationContext | None = None,
     partition: str | None = None,
+    now: datetime | None = None,
 ) -> list[BatchReport]:
     """Run a batch job as its triggers do: as a whole, or its partitions one after the other, up to the first
-    that does not succeed; of a job with a partition for each day that of yesterday, in UTC, or the named one."""
+    that does not succeed; of a job with a partition for each day that of the day before `now`, in UTC, or
+    the named one."""
     reports: list[BatchReport] = []
-    for chosen in chosen_partitions(runner, job, partition):
+    for chosen in chosen_partitions(runner, job, partition, now):
         report = run_batch(runner, job, function, partition=chosen, context=context, tell=tell, watch=watch)
         reports.append(report)
         if report.status != "succeeded":
