@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from runner.config import Config, JobConfig, StepConfig
-from runner.errors import LookupFailed, UsageError
+from runner.errors import ConfigError, LookupFailed, Problem, UsageError
 from runner.expressions import Raw
 from runner.graph import inverted, layers
 from runner.models import Function, TriggerType
@@ -26,18 +26,21 @@ _TYPES = {kind.value: kind for kind in TriggerType}
 
 
 def triggers_of(config: Config, source_of: Callable[[str], TriggerSource]) -> list[Trigger]:
-    """Every trigger of every job. Raises UsageError for two of one job that mean the same."""
+    """Every trigger of every job. Raises ConfigError for two of one job that mean the same."""
     found: dict[str, Trigger] = {}
+    problems: list[Problem] = []
     for job in config.jobs.values():
         for given in job.triggers:
             key = source_of(given.kind).key(given.settings)
             name = "/".join(filter(None, (config.namespace, job.name, given.kind, key)))
             if name in found:
-                raise UsageError(
-                    f"{config.path.name}:{given.line} jobs.{job.name}: two {given.kind} triggers of this job mean the "
-                    f"same, the other is in line {found[name].line}; take one away"
-                )
+                message = f"two {given.kind} triggers of this job mean the same, the other is in line "
+                message += f"{found[name].line}; take one away"
+                place = {"line": given.line, "column": given.column}
+                problems.append(Problem(file=config.path.name, **place, where=f"jobs.{job.name}", message=message))
             found[name] = Trigger(id=name, job=job.name, kind=given.kind, settings=given.settings, line=given.line)
+    if problems:
+        raise ConfigError(problems)
     return list(found.values())
 
 

@@ -284,7 +284,7 @@ class Runner:
             return self._sources[kind]
 
     def triggers(self) -> list[Trigger]:
-        """Every trigger of jobs.yaml. Raises UsageError for two of one job that mean the same."""
+        """Every trigger of jobs.yaml. Raises ConfigError for two of one job that mean the same."""
         from runner.admission import triggers_of  # many commands never need a queue
 
         return triggers_of(self.config, self.trigger_source)

@@ -87,7 +87,9 @@ class Lookup:
         if provider is INVALID:
             return INVALID
         built = self._settings("trigger", provider, settings, join(where, kind.value))
-        return built if built is INVALID else TriggerConfig(kind=provider.name, settings=built, line=kind.line)
+        if built is INVALID:
+            return INVALID
+        return TriggerConfig(kind=provider.name, settings=built, line=kind.line, column=kind.column)
 
     def source(self, node: Node, where: str) -> Any:
         """A Choice of a source of records, or INVALID."""

@@ -38,6 +38,8 @@ class TriggerConfig:
     """An instance of the provider's settings class; None if it has none."""
     line: int
     """Where it stands in jobs.yaml."""
+    column: int = 1
+    """Likewise; both count from 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -128,6 +128,8 @@ def test_wrong_usage(project: CliProject, arguments: list[str], message: str) ->
 
 def test_two_triggers_that_mean_the_same(project: CliProject) -> None:
     project.declare('{j: {run: echo, triggers: [{cron: {schedule: "@daily"}}, {cron: {schedule: "0 0 * * *"}}]}}')
-    done = project.run("simulate")
-    assert done.status == 2
-    assert "two cron triggers of this job mean the same" in done.err
+    for command in ("simulate", "validate"):
+        done = project.run(command)
+        assert done.status == 2
+        told = done.err + done.out.decode()
+        assert "jobs.j: two cron triggers of this job mean the same, the other is in line " in told

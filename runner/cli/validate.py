@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -10,6 +11,9 @@ from runner.cli import console
 from runner.cli.groups import ProjectCommand, json_option
 from runner.cli.project import Project, pass_project
 from runner.errors import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from runner.config import Config
 
 
 @click.command("validate", cls=ProjectCommand)
@@ -49,9 +53,19 @@ def _problems(project: Project) -> tuple[Problem, ...]:
         config = load(project.file, catalogue)
     except ConfigError as error:
         return error.problems
-    problems = module_problems(config, catalogue, file=str(project.file))
+    problems = module_problems(config, catalogue, file=str(project.file)) + _trigger_problems(config, project)
     if not problems:
         counts = {"function": len(config.functions), "job": len(config.jobs), "test": len(config.tests)}
         told = [console.counted(count, noun) for noun, count in counts.items() if count or noun != "test"]
         project.say(f"{project.file} is valid: {', '.join(told)}")
     return problems
+
+
+def _trigger_problems(config: Config, project: Project) -> tuple[Problem, ...]:
+    from runner.app import Runner
+
+    try:
+        Runner(config, project.plugins()).triggers()
+    except ConfigError as error:
+        return error.problems
+    return ()
