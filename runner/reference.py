@@ -137,13 +137,25 @@ def reference() -> str:
 
 def settings_table(cls: type[Any], *, without: frozenset[str] = frozenset()) -> str:
     """The keys of a settings class as a Markdown table; empty for a class without keys."""
-    own = vars(cls).get("__annotations__", {})
-    keys = [key for key in model_of(cls).keys.values() if key.name not in without]
-    keys.sort(key=lambda key: key.attribute not in own)  # what it inherits comes last
-    if not keys:
+    rows = [_row(key) for key in _keys(cls) if key.name not in without]
+    if not rows:
         return ""
-    lines = ["| key | value | default | meaning |", "| --- | --- | --- | --- |", *map(_row, keys)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(["| key | value | default | meaning |", "| --- | --- | --- | --- |", *rows]) + "\n"
+
+
+def settings_lines(cls: type[Any]) -> list[tuple[str, str]]:
+    """The keys of a settings class for a terminal: each with what it takes, then what it means."""
+    told = []
+    for key in _keys(cls):
+        default = _default(key).replace("`", "")
+        default = f"; {default}" if key.required else f"; {default} unless given" if default else ""
+        told.append((f"{key.name}: {_words(key.kind)}{default}", str(key.metadata.get("doc", "")).replace("`", "")))
+    return told
+
+
+def _keys(cls: type[Any]) -> list[Key]:
+    own = vars(cls).get("__annotations__", {})
+    return sorted(model_of(cls).keys.values(), key=lambda key: key.attribute not in own)  # what it inherits comes last
 
 
 def _section(title: str, cls: type[Any]) -> str:

@@ -82,6 +82,9 @@ def test_a_broken_plugin_is_told_of_and_disturbs_nothing(project: CliProject) ->
 def test_show_a_plugin(project: CliProject) -> None:
     install(project, "broken", BROKEN)
     text = project.ok("plugins", "show", "sqlite").text
+    keys = project.ok("plugins", "show", "apscheduler").text
+    assert "\ncron: Due by a cron expression, in a time zone\n  schedule: a string; required\n" in keys
+    assert "\n  catchup: one of 'none', 'last', 'all'; last unless given\n      What becomes of" in keys
     assert re.search(r"^package +runner 0\.1\.0$", text, re.MULTILINE)
     assert re.search(r"^registries +sqlite$", text, re.MULTILINE)
     done = project.run("plugins", "show", "broken")

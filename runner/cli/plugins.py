@@ -13,6 +13,7 @@ from runner.cli.project import Project, pass_project
 from runner.errors import PluginUnavailable
 
 if TYPE_CHECKING:
+    from runner.catalogue import Catalogue
     from runner.plugins import PluginInfo
 
 
@@ -49,11 +50,12 @@ def list_plugins(project: Project, as_json: bool) -> None:
 @json_option
 @pass_project
 def show(project: Project, name: str, as_json: bool) -> int:
-    """Show one plugin: its hooks, what it provides, or why it failed.
+    """Show one plugin: its hooks, what it provides with which settings, or why it failed.
 
     Exit status 3 for one that is not installed or failed.
     """
-    infos = {info.name: info for info in project.load_plugins().infos}
+    loaded = project.load_plugins()
+    infos = {info.name: info for info in loaded.infos}
     info = infos.get(name)
     if info is None:
         close = difflib.get_close_matches(name, infos, 1)
@@ -64,6 +66,8 @@ def show(project: Project, name: str, as_json: bool) -> int:
     else:
         for key, value in _lines(info):
             console.show(f"{key:10}  {console.printable(value)}".rstrip())
+        if not info.error:
+            _show_settings(info, loaded.catalogue)
     return PluginUnavailable.exit_status if info.error else 0
 
 
@@ -81,6 +85,18 @@ def _lines(info: PluginInfo) -> list[tuple[str, str]]:
         *provided,
         *([("error", info.error)] if info.error else []),
     ]
+
+
+def _show_settings(info: PluginInfo, catalogue: Catalogue) -> None:
+    from runner.reference import settings_lines
+
+    for kind, names in info.provides.items():
+        for name in names:
+            provider = catalogue.get(kind, name)
+            console.show(f"\n{click.style(name, bold=True)}: {console.printable(provider.summary)}")
+            for key, meaning in settings_lines(provider.settings) if provider.settings else []:
+                console.show(click.wrap_text(key, 100, "  ", "      "))
+                console.show(click.wrap_text(meaning, 100, "      ", "      "))
 
 
 def _facts(info: PluginInfo) -> dict[str, Any]:
