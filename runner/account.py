@@ -32,6 +32,7 @@ class Obstacle(str, Enum):
 
     MOMENT = "moment"  # the one for which it was enqueued
     RETRY = "retry"  # the delay before its next attempt
+    SEAT = "seat"  # others of its `concurrency` to end
     LIMIT = "limit"  # as many of its queue are running as may
     QUEUE = "queue"  # others that are before it
     DAEMON = "daemon"  # nobody is there to take it
@@ -47,6 +48,8 @@ class Waiting:
     """When it ends by itself, if that is known."""
     count: int = 0
     """How many are before it, or how many of its queue may be running."""
+    runs: tuple[int, ...] = ()
+    """Those whose end it waits for, one of which is enough."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +109,9 @@ def _waits(why: Why, full_limit: int | None, is_served: bool | None, now: dateti
     run = why.run
     if run.status is not RunStatus.PENDING:
         return
-    if run.run_at > now:
+    if why.seated:
+        yield Waiting(what=Obstacle.SEAT, count=len(why.seated), runs=why.seated)
+    elif run.run_at > now:
         yield Waiting(what=Obstacle.RETRY if run.attempts else Obstacle.MOMENT, until=run.run_at)
     if full_limit is not None:
         yield Waiting(what=Obstacle.LIMIT, count=full_limit)
@@ -114,7 +119,7 @@ def _waits(why: Why, full_limit: int | None, is_served: bool | None, now: dateti
         yield Waiting(what=Obstacle.QUEUE, count=why.ahead)
     if is_served is False:
         yield Waiting(what=Obstacle.DAEMON)
-    elif run.run_at <= now and full_limit is None and not why.ahead:
+    elif run.run_at <= now and full_limit is None and not why.ahead and not why.seated:
         yield Waiting(what=Obstacle.WORKER)
 
 

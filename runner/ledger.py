@@ -242,6 +242,8 @@ class Why:
     """Runs that it caused, without those that are its steps."""
     ahead: int
     """If it is ready: how many of its queue are claimed before it."""
+    seated: tuple[int, ...] = ()
+    """If it waits for a seat (see Parked): the runs that have one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from runner.ledger import SlotEntry
-from runner.runs import Failure, Follower, Lost, NewRun, RunStatus
+from runner.runs import Failure, Follower, Lost, NewRun, Parked, RunStatus
 from tests.cli_project import CliProject
 from tests.cli_queue import BOOM, RFC_3339, Queue, lines, now
 from tests.support import eventually
@@ -154,10 +154,21 @@ def test_a_run_of_a_slot(project: CliProject, queue: Queue) -> None:
 
 def test_a_pipeline_and_its_step(project: CliProject, queue: Queue) -> None:
     pipeline, step = queue.park("nightly", NewRun("default", "nightly", step="enrich", item=3))
-    says(told(project, pipeline), "progress +0%", f"waits for +its steps; `runner runs list --parent {pipeline}` .*")
+    says(told(project, pipeline), "progress +0%", f"waits for +its steps; `runner runs show {pipeline}` draws them")
     says(told(project, step), rf"started by +run {pipeline} of nightly \(running\), as its step enrich\[3\]")
     (row,) = project.ok("why", str(step), "--json").rows
     assert (row["cause"], row["run"]["step"], row["run"]["item"]) == ("step", "enrich", 3)
+
+
+def test_a_run_that_others_keep_waiting(project: CliProject, queue: Queue) -> None:
+    one, other = queue.put("nightly"), queue.put("nightly")
+    for claim in (queue.claim(), queue.claim()):
+        queue.store.finish([Parked(*claim[:2], b"", seat=("nightly", 1))], now=now())
+    waits = told(project, other)
+    says(waits, f"waits for +the end of run {one}: `concurrency` lets no more run")
+    assert "it is next" not in waits
+    (row,) = project.ok("why", str(other), "--json").rows
+    assert row["waits_for"][0] == {"what": "seat", "until": None, "count": 1, "runs": [one]}
 
 
 def test_a_run_in_json(project: CliProject, queue: Queue) -> None:
@@ -174,7 +185,7 @@ def test_a_run_in_json(project: CliProject, queue: Queue) -> None:
     assert row["dead_letter"]["dead_letter_id"] == dead
     (row,) = project.ok("why", str(waits), "--json").rows
     assert (row["cause"], row["run"]["parent_id"], row["dead_letter"]) == ("again", dead, None)
-    assert row["waits_for"] == [{"what": "daemon", "until": None, "count": 0}]
+    assert row["waits_for"] == [{"what": "daemon", "until": None, "count": 0, "runs": []}]
 
 
 def test_a_daemon_that_serves_is_seen(project: CliProject, queue: Queue) -> None:

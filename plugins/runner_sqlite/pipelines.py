@@ -224,6 +224,16 @@ def _seat(connection: sqlite3.Connection, run_id: int, name: str) -> str:
     return f"{namespace}/{name}"
 
 
+def seated(connection: sqlite3.Connection, run_id: int) -> tuple[int, ...]:
+    """The runs that have the seats for one of which this run waits; none if it does not."""
+    rows = connection.execute(
+        "SELECT other.run_id FROM pipelines one CROSS JOIN pipelines other ON other.seat = one.seat AND other.sits = 1 "
+        "WHERE one.run_id = ? AND one.sits = 0 ORDER BY other.run_id",
+        (run_id,),
+    )
+    return tuple(other for (other,) in rows)
+
+
 def _stand_up(connection: sqlite3.Connection, run_id: int) -> None:
     (seat,) = connection.execute("SELECT seat FROM pipelines WHERE run_id = ?", (run_id,)).fetchone()
     if seat is not None:

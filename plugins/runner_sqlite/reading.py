@@ -11,7 +11,7 @@ from runner.errors import RunNotFound
 from runner.ledger import Attempt, AttemptStatus, Depth, LogPage, Run, RunFilter, RunLog, Why
 from runner.models import LogEntry, LogLevel, TriggerType
 from runner.runs import LIVE, RunStatus
-from runner_sqlite import dead_letters, slots
+from runner_sqlite import dead_letters, pipelines, slots
 from runner_sqlite.moments import from_number, or_none, to_number
 
 _BEGUN = "(SELECT started_at FROM pipelines p WHERE p.run_id = r.run_id)"
@@ -165,6 +165,7 @@ def why(connection: sqlite3.Connection, run_id: int, now: int) -> Why:
         dead_letter=dead_letters.letter(connection, run_id),
         children=tuple(child for (child,) in children),
         ahead=_ahead(connection, run_id, now),
+        seated=pipelines.seated(connection, run_id),
     )
 
 

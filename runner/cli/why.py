@@ -45,7 +45,7 @@ def why(project: Project, subject: str, as_json: bool) -> int:
     a moment like 2027-01-15T02:15:00Z.
 
     With --json, of a run one object: run (its facts), cause (trigger, after, again, step, request), attempts,
-    waits_for (what: moment, retry, limit, queue, daemon, worker; until, count), owner_is_gone, slot,
+    waits_for (what: moment, retry, seat, limit, queue, daemon, worker; until, count, runs), owner_is_gone, slot,
     dead_letter, children, reuse (verdict: reused, impure, off, unknown, first, differs, running, gone;
     run_id, made_at, differences: part, before, now; null unless it succeeded). Of a slot one object a
     trigger: trigger, slot, outcome (ran, skipped, caught_up, null when it is not in the ledger), reason,
@@ -100,7 +100,8 @@ def _facts(found: Account) -> dict[str, Any]:
         "cause": found.cause.value,
         "attempts": [runfacts.attempt_facts(attempt) for attempt in why.attempts],
         "waits_for": [
-            {"what": one.what.value, "until": console.plain(one.until), "count": one.count} for one in found.waits_for
+            {"what": one.what.value, "until": console.plain(one.until), "count": one.count, "runs": list(one.runs)}
+            for one in found.waits_for
         ],
         "owner_is_gone": found.owner_is_gone,
         "slot": None if why.slot is None else runfacts.slot_facts(why.slot),
@@ -163,6 +164,7 @@ def _waiting(waiting: Waiting, run: Run, at: datetime) -> str:
     return {
         "moment": f"its moment, {until}",
         "retry": f"its next attempt, {until}",
+        "seat": f"the end of {' or '.join(f'run {other}' for other in waiting.runs)}: `concurrency` lets no more run",
         "limit": f"room in queue {run.queue}: of {waiting.count} that may run at once, all do",
         "queue": f"{console.counted(waiting.count, 'run')} before it in queue {run.queue}",
         "daemon": "a daemon: none serves this project here; `runner serve` starts one",
@@ -180,7 +182,7 @@ def _state(found: Account, at: datetime) -> Iterator[Line]:
             yield "because", console.printable(run.message)
     elif run.status.value == "running" and run.lease_until is None:
         yield "progress", f"{run.progress}%"
-        yield "waits for", f"its steps; `runner runs list --parent {run.run_id}` shows them"
+        yield "waits for", f"its steps; `runner runs show {run.run_id}` draws them"
     elif run.owner is not None and run.lease_until is not None:
         yield "progress", f"{run.progress}%" if run.progress else "not reported"
         held = f"until {runfacts.moment(run.lease_until, at)}, unless that is prolonged"

@@ -192,6 +192,7 @@ class MemoryRunStore(MemoryRoad):
                     k.run_id for k in self._runs.values() if k.new.parent_id == run_id and k.new.step is None
                 ),
                 ahead=sum(is_due and (k.new.namespace, k.new.queue) == place and k.order < kept.order for k in others),
+                seated=memory_steps.seated(self._runs, kept),
             )
 
     def reuse_facts(self, run_ids: Sequence[int]) -> dict[int, str]:

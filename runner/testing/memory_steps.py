@@ -54,6 +54,14 @@ def tell(parent: Kept, children: Sequence[Kept]) -> None:
         parent.waits, parent.wake_at = False, None
 
 
+def seated(runs: Mapping[int, Kept], one: Kept) -> tuple[int, ...]:
+    """The runs that have the seats for one of which this run waits; none if it does not."""
+    if one.seat is None or one.sits:
+        return ()
+    place = one.new.namespace, one.seat[0]
+    return tuple(k.run_id for k in runs.values() if k.sits and k.seat and (k.new.namespace, k.seat[0]) == place)
+
+
 def fill_seats(runs: Mapping[int, Kept], namespace: str, name: str) -> None:
     """Let those sit down who wait for a seat of this name and get one."""
     those = [k for k in runs.values() if k.seat and (k.new.namespace, k.seat[0]) == (namespace, name)]

@@ -260,6 +260,10 @@ class StepsSuite(Bench):
         assert [first.run_id, second.run_id] == ids[:2]
         assert [store.get(run_id).status.value for run_id in ids] == ["running", "running", "pending", "running"]
         assert store.get(ids[2]).started_at is None
+        assert [store.why(claim.run_id, now=at(2)).seated for claim in claims[1:3]] == [
+            (),
+            tuple(claim.run_id for claim in claims[:2]),
+        ]
         store.finish([parked(first, step("a"), state=b"sits"), seat[3]], now=at(2))
         child = self.claim_one(store, seconds=2)
         self.end(store, child, seconds=3)
