@@ -12,7 +12,6 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from runner import wasm as wasm_modules
 from runner.automatic import AutoExecutor, available_executors
 from runner.config import Choice, Config, FunctionConfig
 from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Host
-from runner.dispatcher import Attempted, Dispatcher
+from runner.dispatcher import Dispatcher
 from runner.errors import (
     EngineUnavailable,
     FunctionNotFound,
@@ -30,14 +29,14 @@ from runner.errors import (
     ToolchainUnavailable,
     UsageError,
 )
-from runner.files import make_state_folder, read_file, write_whole
+from runner.files import make_state_folder, read_file
 from runner.hostcalls import host_calls
 from runner.jobskeys import AUTO_EXECUTOR
 from runner.loading import load
 from runner.models import Function, FunctionDefinition, InvocationContext, InvocationResult, LogEntry
 from runner.plugins import Plugins
 from runner.purity import check_pure
-from runner.reports import JobReport, Registered
+from runner.reports import Registered
 
 if TYPE_CHECKING:
     from runner.reuse import Reuse
@@ -93,6 +92,8 @@ class Runner:
             executor_for=self.executor_for,
             moments=plugins,
             notify=notify,
+            record=config.record,
+            failed=self._keep_failure,
         )
 
     @classmethod
@@ -344,6 +345,19 @@ class Runner:
         context, attempt = self.context(function, env_vars), self.dispatcher.attempt
         return self.reuse.once(attempt, function, input, context) if reuse else attempt(function, input, context)
 
+    def _keep_failure(
+        self, function: Function, input: bytes, context: InvocationContext, result: InvocationResult
+    ) -> None:
+        from runner import failures  # most invocations go well
+
+        try:
+            path = failures.keep(self.state_dir, function, input, context, result, wasm_of=self.registry.get_wasm_bytes)
+        except RunnerError as error:
+            self.tell_once(f"what {function.name} failed at could not be kept: {error}")
+        else:
+            if path is not None:
+                self.tell_once(f"{function.name}: `runner replay {failures.shown(path)}` runs it again, as it was")
+
     def function(self, name: str, version: int = 0) -> Function:
         """The function; one of jobs.yaml that was never registered is registered now."""
         try:
@@ -352,43 +366,6 @@ class Runner:
             if version or name not in self.config.functions:
                 raise
             return self.register(name).function
-
-    def run_job(self, name: str, registered: Mapping[str, Function] | None = None) -> JobReport:
-        """Run a job once, here and now, with its retries. Never raises for how the run ended: the
-        report holds the error. The output file appears whole or not at all."""
-        job = self.config.job(name)
-        started = time.perf_counter()
-        if job.run is None:
-            raise UsageError(f"job {name!r} runs no single function")
-        function = (registered or {}).get(job.run) or self.register(job.run).function
-        attempted: Attempted | None = None
-        error: RunnerError | None = None
-        output: bytes | None = None
-        try:
-            data, context = job.input.read() if job.input else b"", self.context(function, job.env_vars)
-            run = self.dispatcher.run
-            if function.pure:
-                run = partial(self.reuse.attempted, run)
-            attempted = run(function, data, context)
-            error, output = attempted.result.error, attempted.result.output
-            if output is not None and job.output is not None:
-                write_whole(job.output, output)
-        except RunnerError as raised:
-            error = raised
-        return JobReport(
-            job=name,
-            status="failed" if error else "succeeded",
-            duration_ms=(time.perf_counter() - started) * 1e3,
-            attempts=attempted.attempts if attempted else 0,
-            function=function.name,
-            version=function.version,
-            output_bytes=len(output) if output and not error else 0,
-            output_path=job.output if not error else None,
-            output=output if job.output is None and not error else None,
-            memory_peak_bytes=attempted.result.memory_peak_bytes if attempted else 0,
-            counts={"records_reused": 1} if attempted and attempted.reused else {},
-            error=error,
-        )
 
 
 def _now() -> datetime:

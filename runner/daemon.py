@@ -113,6 +113,7 @@ class Daemon(Observer):
         self.runner.on_logs = self._on_logs
         with contextlib.ExitStack() as stack:
             stack.callback(self._reactor.close)
+            stack.enter_context(self._reactor.hearing_signals())
             self._starting.prepare()
             self._control = Control(self.runner.state_dir, self.owner, {"status": self.status, "alive": lambda: True})
             stack.callback(lambda: self._control.close(leave=self._leases_left))

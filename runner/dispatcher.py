@@ -8,12 +8,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from runner.contracts import FunctionExecutor, FunctionRegistry
 from runner.errors import StoreError
-from runner.models import Function, InvocationContext, InvocationResult
+from runner.models import Function, InvocationContext, InvocationResult, Recording
 from runner.retry import delay_seconds, should_retry
 
 
@@ -49,6 +49,10 @@ class Dispatcher:
     moments: Moments
     notify: Callable[[str], None]
     """Tells the user one sentence."""
+    record: Recording | None = None
+    """What executors are to record of attempts."""
+    failed: Callable[[Function, bytes, InvocationContext, InvocationResult], None] = lambda *_: None
+    """Is told of every attempt that failed."""
     sleep: Callable[[float], None] = field(default=time.sleep)
     chance: Callable[[], float] = field(default=random.random)
 
@@ -75,9 +79,12 @@ class Dispatcher:
 
     def attempt(self, function: Function, input: bytes, context: InvocationContext) -> InvocationResult:
         """One attempt, its logs kept."""
+        context = replace(context, record=self.record)
         result = self.try_once(self.executor_for(function), function, input, context)
         if result.logs:
             self._keep_logs(function, context, result)
+        if result.error is not None:
+            self.failed(function, input, context, result)
         return result
 
     def try_once(

@@ -1,20 +1,22 @@
 """Jobs run one after the other, here and now, as `runner run` does: which, in what order, and what a
 failure or Ctrl-C means for those that are left.
-
-One job's run itself is in runner.app.
 """
 
 from __future__ import annotations
 
 import difflib
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runner.app import Runner
 from runner.config import JobConfig
-from runner.errors import UsageError
+from runner.dispatcher import Attempted
+from runner.errors import RunnerError, UsageError
+from runner.files import write_whole
 from runner.models import Function
 from runner.reports import JobReport, Registered
 
@@ -109,11 +111,44 @@ def _run(runner: Runner, plan: Plan, name: str) -> JobReport:
 
         return run_pipeline(runner, job, plan.functions, plan.pipeline or PipelineChoices(), runner.tell_once)
     if job.batch is None:
-        return runner.run_job(name, plan.functions)
+        return _run_single(runner, job, plan.functions[job.functions[0]])
     from runner.batch.jobs import job_report, run_all  # few commands run batches
 
     reports = run_all(runner, job, plan.functions[job.batch.function], tell=runner.tell_once)
     return job_report(runner.project_dir, reports)
+
+
+def _run_single(runner: Runner, job: JobConfig, function: Function) -> JobReport:
+    """Run a job of a single function once, with its retries. The output file appears whole or not at all."""
+    started = time.perf_counter()
+    attempted: Attempted | None = None
+    error: RunnerError | None = None
+    output: bytes | None = None
+    try:
+        data, context = job.input.read() if job.input else b"", runner.context(function, job.env_vars)
+        run = runner.dispatcher.run
+        if function.pure:
+            run = partial(runner.reuse.attempted, run)
+        attempted = run(function, data, context)
+        error, output = attempted.result.error, attempted.result.output
+        if output is not None and job.output is not None:
+            write_whole(job.output, output)
+    except RunnerError as raised:
+        error = raised
+    return JobReport(
+        job=job.name,
+        status="failed" if error else "succeeded",
+        duration_ms=(time.perf_counter() - started) * 1e3,
+        attempts=attempted.attempts if attempted else 0,
+        function=function.name,
+        version=function.version,
+        output_bytes=len(output) if output and not error else 0,
+        output_path=job.output if not error else None,
+        output=output if job.output is None and not error else None,
+        memory_peak_bytes=attempted.result.memory_peak_bytes if attempted else 0,
+        counts={"records_reused": 1} if attempted and attempted.reused else {},
+        error=error,
+    )
 
 
 def _not_run(plan: Plan, job: JobConfig, status: str, reason: str) -> JobReport:

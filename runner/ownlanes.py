@@ -45,6 +45,7 @@ class OwnLanes(Observer):
         something may have changed. On return and after an interrupt nothing is held any more."""
         with contextlib.ExitStack() as stack:
             stack.callback(self._reactor.close)
+            stack.enter_context(self._reactor.hearing_signals())
             control = Control(self._runner.state_dir, self._owner, {"alive": lambda: True})
             stack.callback(control.close)
             changes = stack.enter_context(self._runner.store.changes())

@@ -16,6 +16,8 @@ from runner.wasm import content_id
 from runner.workers.recording import masked
 
 FORMAT = 1
+NOT_KEPT = "nothing of what the world told it was recorded: it gets its input again, and else the world as it is now"
+"""What an attempt without a recording lacks."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 

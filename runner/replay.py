@@ -22,13 +22,12 @@ from runner.jobskeys import AUTO_EXECUTOR
 from runner.ledger import Attempt, AttemptStatus, Run
 from runner.models import Function, InvocationContext, InvocationResult, Replay
 from runner.plugins import Plugins
-from runner.recordings import Kept, facts_of
+from runner.recordings import NOT_KEPT, Kept, facts_of
 from runner.repro import Expected, Repro
 from runner.runs import MAX_LOG_LINES, MAX_MESSAGE_CHARACTERS, storable
 from runner.wasm import content_id
 from runner.workers.recording import Recorded
 
-_NOT_KEPT = "nothing of what the world told it was recorded: it gets its input again, and else the world as it is now"
 _COMPARABLE = (AttemptStatus.SUCCEEDED, AttemptStatus.FAILED, AttemptStatus.LOST)
 
 
@@ -109,7 +108,7 @@ def of_quarantine(runner: Runner, path: Path, line: int, function: Function) -> 
         wasm=runner.registry.get_wasm_bytes(function.wasm_cid),
         input=record.lead + record.record,
         expected=failed,
-        lacks="" if function.pure else _NOT_KEPT,
+        lacks="" if function.pure else NOT_KEPT,
     )
 
 
@@ -136,7 +135,7 @@ def _kept(runner: Runner, run: Run, attempt: Attempt, data: bytes | None) -> tup
             kept = Kept.parse(data)
         except ValueError as why:
             raise InvalidInput(f"what was kept of attempt {attempt.number} cannot be read: {why}") from None
-        return kept, "" if kept.pure or kept.calls is not None else _NOT_KEPT
+        return kept, "" if kept.pure or kept.calls is not None else NOT_KEPT
     assert run.function is not None
     function = runner.registry.get(run.namespace, run.function, attempt.function_version)
     job = runner.config.jobs.get(run.job)
@@ -147,7 +146,7 @@ def _kept(runner: Runner, run: Run, attempt: Attempt, data: bytes | None) -> tup
         namespace=function.namespace,
         env_vars={**function.env_vars, **(job.env_vars if job is not None else {})},
     )
-    return facts_of(function, context), "" if function.pure else _NOT_KEPT
+    return facts_of(function, context), "" if function.pure else NOT_KEPT
 
 
 def _input(runner: Runner, run: Run, kept: Kept) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,25 @@ from tests.support import eventually, open_descriptors
 from tests.test_outcomes import claim
 
 # What the main thread sleeps on
+
+
+def test_a_signal_ends_the_sleep_wherever_it_comes() -> None:
+    heard: list[int] = []
+    before = open_descriptors()
+    handler = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+    reactor = Reactor()
+    with closing(reactor), reactor.hearing_signals():
+        # To another thread: the main one, which runs the handler, is not interrupted by it.
+        other = threading.Timer(0.2, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGUSR1))
+        other.start()
+        begun = time.monotonic()
+        while not heard:
+            reactor.turn(30)
+        assert time.monotonic() - begun < 20
+        other.join()
+    signal.signal(signal.SIGUSR1, handler)
+    assert signal.set_wakeup_fd(-1) == -1
+    assert open_descriptors() == before
 
 
 def test_a_reactor_reacts_to_what_is_readable() -> None:

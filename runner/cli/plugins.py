@@ -13,8 +13,7 @@ from runner.cli.project import Project, pass_project
 from runner.errors import PluginUnavailable
 
 if TYPE_CHECKING:
-    from runner.catalogue import Catalogue
-    from runner.plugins import PluginInfo
+    from runner.plugins import PluginInfo, Providers
 
 
 @click.group("plugins", cls=Group)
@@ -87,7 +86,7 @@ def _lines(info: PluginInfo) -> list[tuple[str, str]]:
     ]
 
 
-def _show_settings(info: PluginInfo, catalogue: Catalogue) -> None:
+def _show_settings(info: PluginInfo, catalogue: Providers) -> None:
     from runner.reference import settings_lines
 
     for kind, names in info.provides.items():

@@ -29,10 +29,11 @@ class Entry(NamedTuple):
 class MemoryResultCache(ResultCache):
     """A ResultCache in a dictionary, in the order of use. Several may have the same one."""
 
+    _lock = threading.Lock()  # one for all of them
+
     def __init__(self, *, max_bytes: int, kept: dict[bytes, Entry] | None = None) -> None:
         self._max_bytes = max_bytes
         self._entries: dict[bytes, Entry] = {} if kept is None else kept
-        self._lock = threading.Lock()
 
     def get(self, keys: Sequence[bytes], *, now: float) -> list[Kept | None]:
         """See ResultCache."""

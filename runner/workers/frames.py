@@ -188,15 +188,13 @@ class FrameRun:
 
     def _fill(self, source: Iterator[bytes]) -> Frame | None:
         inputs: list[bytes] = []
-        size = 0
-        begun = time.monotonic()
-        until = begun + FRAME_SECONDS
+        size, begun = 0, time.monotonic()
         try:
             for data in source:
                 inputs.append(data)
                 size += len(data)
-                another = size + len(data) <= FRAME_BYTES  # like the last
-                if len(inputs) >= self._frame_inputs or not another or time.monotonic() > until:
+                is_full = len(inputs) >= self._frame_inputs or size + len(data) > FRAME_BYTES  # with another like it
+                if is_full or time.monotonic() > begun + FRAME_SECONDS:
                     break
             else:
                 self._ended = True
