@@ -70,9 +70,16 @@ class Carrier:
     """Carries out claims of one project. Safe to use from several threads."""
 
     def __init__(
-        self, runner: Runner, *, now: Callable[[], datetime], chance: Callable[[], float] = random.random
+        self,
+        runner: Runner,
+        *,
+        now: Callable[[], datetime],
+        chance: Callable[[], float] = random.random,
+        waits_for_engine: bool = True,
     ) -> None:
+        """`waits_for_engine`: see outcome_of; False where somebody sits and waits."""
         self._runner, self._now, self._chance = runner, now, chance
+        self._waits_for_engine = waits_for_engine
         self._functions: dict[tuple[str, str, int], Function] = {}
         self._shares: dict[str, bool] = {}
         self._worst_ms: dict[str, tuple[int, float]] = {}
@@ -272,7 +279,12 @@ class Carrier:
 
     def _outcome(self, claim: Claim, result: InvocationResult, retry_delay_seconds: float) -> Outcome:
         return outcome_of(
-            claim, result, retry_delay_seconds=retry_delay_seconds, now=self._now(), chance=self._chance()
+            claim,
+            result,
+            retry_delay_seconds=retry_delay_seconds,
+            now=self._now(),
+            chance=self._chance(),
+            waits_for_engine=self._waits_for_engine,
         )
 
 

@@ -5,6 +5,7 @@ Where the kernel does not tell (some network file systems), SIGHUP remains.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 
@@ -16,7 +17,8 @@ class FileWatch:
 
     def __init__(self, path: Path) -> None:
         """Raises OSError where the kernel cannot watch, or watches too much already."""
-        self._name = path.name
+        self._path = path
+        self._target = os.path.realpath(path)
         self._inotify = INotify(nonblocking=True)
         try:
             self._inotify.add_watch(str(path.parent), flags.CLOSE_WRITE | flags.MOVED_TO)
@@ -29,8 +31,12 @@ class FileWatch:
         return int(self._inotify.fileno())
 
     def changed(self) -> bool:
-        """Whether the file is among what changed since the last call. Never waits."""
-        return any(event.name == self._name or event.mask & flags.Q_OVERFLOW for event in self._inotify.read(timeout=0))
+        """Whether the file is among what changed since the last call, or a link on its way leads elsewhere
+        (as where a mounted ConfigMap is replaced). Never waits."""
+        before, self._target = self._target, os.path.realpath(self._path)
+        events = self._inotify.read(timeout=0)
+        named = any(event.name == self._path.name or event.mask & flags.Q_OVERFLOW for event in events)
+        return named or self._target != before
 
     def close(self) -> None:
         """Watch no more."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from datetime import datetime, timedelta
 
-from runner.errors import NotAvailable, RunnerError, StoreError, WorkerLost
+from runner.errors import EngineUnavailable, NotAvailable, RunnerError, StoreError, WorkerLost
 from runner.models import InvocationResult, LogEntry
 from runner.retry import delay_seconds
-from runner.runs import Claim, Dead, Failed, Failure, Lost, Outcome, Retry, Succeeded, storable
+from runner.runs import Claim, Dead, Failed, Failure, Lost, Outcome, Released, Retry, Succeeded, storable
 
+ENGINE_TRIES = 1000
+"""So often a run waits for an engine that is not there: with the delays of retries more than three days."""
 _MOST = 2**63 - 1
 
 
@@ -29,13 +31,20 @@ def _finite(number: float) -> float:
 
 
 def outcome_of(
-    claim: Claim, result: InvocationResult, *, retry_delay_seconds: float, now: datetime, chance: float
+    claim: Claim,
+    result: InvocationResult,
+    *,
+    retry_delay_seconds: float,
+    now: datetime,
+    chance: float,
+    waits_for_engine: bool = True,
 ) -> Outcome:
     """What the result of an attempt means for its run; `chance` is uniform in [0, 1).
 
     A lost worker is nobody's failure; what is the caller's fault fails at once and has no dead letter.
-    What the machine lacks (an engine, a secret, a full disk) uses up the retries as a guest's failure
-    does and then leaves a dead letter, to be redriven once it is there.
+    Without its engine a run waits, for that to come back or for another daemon that has it: the guest has
+    not begun. With `waits_for_engine` False that is a failure. What else the machine lacks (a secret, a full
+    disk) uses up the retries as a guest's failure does and then leaves a dead letter, to be redriven.
     """
     error, run_id, token = result.error, claim.run_id, claim.token
     measured = (result.duration_ms, result.memory_peak_bytes, result.logs)
@@ -45,6 +54,10 @@ def outcome_of(
     failure = Failure.of(error)
     if isinstance(error, WorkerLost):
         return Lost(run_id, token, failure, *measured, recording=recording)
+    waits = claim.attempt - claim.failures
+    if isinstance(error, EngineUnavailable) and waits_for_engine and waits <= ENGINE_TRIES:
+        wait = delay_seconds(attempts=waits, retry_delay_seconds=retry_delay_seconds, chance=chance)
+        return Released(run_id, token, failure.message, run_at=now + timedelta(seconds=wait))
     attempts = claim.failures + 1
     if not error.retryable and not _may_change(error):
         return Failed(run_id, token, failure, *measured, recording=recording)

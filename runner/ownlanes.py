@@ -62,7 +62,7 @@ class OwnLanes(Observer):
         return Lanes(
             store=self._runner.store,
             claimant=claimant,
-            carrier=Carrier(self._runner, now=self._now),
+            carrier=Carrier(self._runner, now=self._now, waits_for_engine=False),
             now=self._now,
             count=len(os.sched_getaffinity(0)),
             observer=self,

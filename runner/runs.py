@@ -252,13 +252,15 @@ class Cancelled(NamedTuple):
 
 
 class Released(NamedTuple):
-    """The owner gives it back: the run is `pending` again at once. No failure."""
+    """The owner gives it back: the run is `pending` again. No failure."""
 
     run_id: int
     token: int
     reason: str
     started: bool = True
     """False: the guest never saw it, so it was no attempt and none is recorded."""
+    run_at: datetime | None = None
+    """It is not claimed before this moment; None: at once."""
 
 
 class Parked(NamedTuple):

@@ -10,7 +10,7 @@ from datetime import datetime
 
 from runner.errors import StoreError
 from runner.journal import Journal
-from runner.runs import Claim, Dead, Failed, Lost, Outcome, Retry, RunStatus
+from runner.runs import Claim, Dead, Failed, Lost, Outcome, Released, Retry, RunStatus
 
 HEALTH_SECONDS = 60.0
 """Between two health lines, as long as there is something to tell; and between two that say the same."""
@@ -44,6 +44,10 @@ class Tally:
         for claim, outcome, status in zip(claims, outcomes, statuses, strict=True):
             if isinstance(outcome, Retry | Failed | Dead | Lost):
                 self._tell_failure(claim, outcome, status)
+            elif isinstance(outcome, Released) and outcome.run_at is not None:
+                seconds = max(0.0, (outcome.run_at - self._now()).total_seconds())
+                told = f"run {claim.run_id} of {claim.job} waits, and tries again in {seconds:.1f} s: {outcome.reason}"
+                self._journal.tell("warning", told, run_id=claim.run_id, job=claim.job, kind="failures")
         self._journal.tell("debug", f"{len(outcomes)} runs ended", kind="ended")
 
     def _tell_failure(self, claim: Claim, outcome: Retry | Failed | Dead | Lost, status: RunStatus | None) -> None:

@@ -16,7 +16,7 @@ from tests.cli_project import CliProject
 from tests.cli_queue import RFC_3339, Queue, now
 
 LISTED = [
-    *("run_id", "job", "status", "trigger_type", "slot", "attempts"),
+    *("run_id", "job", "step", "item", "status", "trigger_type", "slot", "attempts"),
     *("created_at", "started_at", "finished_at", "error_class"),
 ]
 

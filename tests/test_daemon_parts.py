@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import signal
 import threading
 import time
@@ -114,6 +115,22 @@ def test_a_watch_tells_of_its_file(tmp_path: Path, change: Callable[[Path], obje
         assert not watch.changed(), "what is gone cannot be taken up"
         path.write_text("again")
         assert watch.changed()
+
+
+def test_a_watch_tells_of_a_link_that_leads_elsewhere(tmp_path: Path) -> None:
+    # As a mounted ConfigMap is replaced: jobs.yaml -> ..data/jobs.yaml, ..data -> a folder of its own.
+    for version in ("1", "2"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "jobs.yaml").write_text(version)
+    (tmp_path / "..data").symlink_to("1")
+    (tmp_path / "jobs.yaml").symlink_to("..data/jobs.yaml")
+    with FileWatch(tmp_path / "jobs.yaml") as watch:
+        assert not watch.changed()
+        (tmp_path / "..new").symlink_to("2")
+        (tmp_path / "..new").rename(tmp_path / "..data")
+        assert select.select([watch], [], [], 5)[0]
+        assert watch.changed()
+        assert not watch.changed()
 
 
 def test_a_watch_keeps_no_descriptor(tmp_path: Path) -> None:

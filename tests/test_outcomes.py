@@ -11,8 +11,8 @@ import pytest
 
 from runner import errors
 from runner.models import InvocationResult, LogEntry, LogLevel, TriggerType
-from runner.outcomes import outcome_of, sound
-from runner.runs import Claim, Dead, Failed, Failure, Lost, Retry, Succeeded
+from runner.outcomes import ENGINE_TRIES, outcome_of, sound
+from runner.runs import Claim, Dead, Failed, Failure, Lost, Released, Retry, Succeeded
 from runner.testing.runs_bench import START
 
 GUESTS_FAULT = [
@@ -22,7 +22,6 @@ GUESTS_FAULT = [
     errors.OutOfMemory(64, "memory.grow"),
 ]
 MACHINES_FAULT = [
-    errors.EngineUnavailable("wasmer", "it is not here"),
     errors.FileUnavailable("in.txt is not here"),
     errors.PluginUnavailable("no plugin"),
     errors.StoreFull("no room"),
@@ -82,6 +81,17 @@ def test_what_may_work_next_time_is_tried_again_and_then_dead(error: errors.Runn
     assert first == Retry(7, 9, START + timedelta(seconds=2), failure, 5.0, 6, ())
     assert outcome(error, retry_count=2, failures=1).run_at == START + timedelta(seconds=4)
     assert outcome(error, retry_count=2, failures=2) == Dead(7, 9, failure, 5.0, 6, ())
+
+
+def test_without_an_engine_a_run_waits() -> None:
+    error = errors.EngineUnavailable("wasmer", "it is not here")
+    assert outcome(error) == Released(7, 9, str(error), run_at=START + timedelta(seconds=2))
+    third = claim(failures=1)._replace(attempt=4)  # the first failed, two waited
+    result = InvocationResult(None, error)
+    waits = outcome_of(third, result, retry_delay_seconds=4, now=START, chance=1)
+    assert waits == Released(7, 9, str(error), run_at=START + timedelta(seconds=16))
+    at_last = claim()._replace(attempt=ENGINE_TRIES + 1)
+    assert type(outcome_of(at_last, result, retry_delay_seconds=4, now=START, chance=1)) is Dead
 
 
 @pytest.mark.parametrize("error", FOR_GOOD, ids=name)

@@ -76,6 +76,7 @@ def outcome(claim: Claim, kind: str, run_at: datetime) -> Outcome:
         "cancelled": Cancelled(run_id, token, "stopped", 5.5, 5),
         "released": Released(run_id, token, "shutdown"),
         "unstarted": Released(run_id, token, "shutdown", started=False),
+        "put off": Released(run_id, token, "no engine", run_at=run_at),
     }
     return ways[kind]
 
@@ -92,7 +93,19 @@ PARKED = st.fixed_dictionaries(
     }
 )
 KINDS = st.sampled_from(
-    ["succeeded", "succeeded", "retry", "failed", "dead", "lost", "lost", "cancelled", "released", "unstarted"]
+    [
+        "succeeded",
+        "succeeded",
+        "retry",
+        "failed",
+        "dead",
+        "lost",
+        "lost",
+        "cancelled",
+        "released",
+        "unstarted",
+        "put off",
+    ]
 )
 
 

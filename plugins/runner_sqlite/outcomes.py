@@ -229,7 +229,7 @@ class Settlement:
         else:
             self._tokens.add(outcome.token)
             state = state._replace(attempts=state.attempts - 1, owner=None, started_at=None)
-        return self._wait(state, 0, failure)
+        return self._wait(state, 0 if outcome.run_at is None else to_number(outcome.run_at), failure)
 
     def parked(self, state: State, outcome: Parked) -> RunStatus:
         """The run waits for others, unless somebody asked for its end."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from runner.ledger import DeadLetter, RecordedSlot
 
 LISTED = (
-    *("run_id", "job", "status", "trigger_type", "slot", "attempts"),
+    *("run_id", "job", "step", "item", "status", "trigger_type", "slot", "attempts"),
     *("created_at", "started_at", "finished_at", "error_class"),
 )
 SHOWN = (*LISTED, *(field.name for field in fields(Run) if field.name not in LISTED))

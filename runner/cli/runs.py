@@ -72,8 +72,9 @@ def list_runs(
 
     WHEN is a moment like 2027-01-15T09:00:00Z or a length of time like 2h, back from now.
 
-    With --json: run_id, job, status (pending, running, succeeded, failed, cancelled, dead),
-    trigger_type, slot, attempts, created_at, started_at, finished_at, error_class.
+    With --json: run_id, job, step and item (null of what is no step), status (pending, running,
+    succeeded, failed, cancelled, dead), trigger_type, slot, attempts, created_at, started_at,
+    finished_at, error_class.
 
     \b
     Examples:

@@ -206,7 +206,7 @@ class MemoryRoad(RunStore):
             self._try(kept, AttemptStatus.RELEASED, Failure("", outcome.reason), now)
         else:
             kept.forget_attempt()
-        return self._wait(kept, now)
+        return self._wait(kept, now, outcome.run_at)
 
     def _park(self, kept: Kept, outcome: Parked, now: datetime) -> RunStatus:
         if kept.cancel_reason is not None:

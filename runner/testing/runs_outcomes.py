@@ -128,6 +128,15 @@ class OutcomesSuite(Bench):
         claims = self.claim(store, seconds=1)
         assert [(claim.attempt, claim.failures) for claim in claims] == [(2, 0), (1, 0)]
 
+    def test_a_released_run_may_have_to_wait(self, store: RunStore) -> None:
+        self.enqueue(store, new())
+        claim = self.claim_one(store)
+        assert store.finish([Released(*claim[:2], "no engine", run_at=at(9))], now=at(1)) == [RunStatus.PENDING]
+        assert store.next_due("shop") == at(9)
+        assert self.claim(store, seconds=8) == []
+        again = self.claim_one(store, seconds=9)
+        assert (again.attempt, again.failures) == (2, 0)
+
     def test_a_lost_worker_does_not_count_as_a_failure(self, store: RunStore) -> None:
         (run_id,) = self.enqueue(store, new(retry_count=0))
         claim = self.claim_one(store)
