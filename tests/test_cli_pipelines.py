@@ -20,6 +20,8 @@ from runner.runs import RunStatus
 from tests.daemon_project import DaemonProject
 from tests.support import eventually, steps
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[DaemonProject]:

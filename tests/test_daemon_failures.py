@@ -22,6 +22,8 @@ from tests.daemon_project import SAY, DaemonProject, Serving, spin
 from tests.disks import FaultyDisk, build_faults, fill, read_only_folder, small_disk
 from tests.support import eventually, steps
 
+pytestmark = pytest.mark.slow
+
 IMPATIENT = "registry: {sqlite: {busy_timeout_seconds: 0.2}}"
 
 

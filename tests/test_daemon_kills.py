@@ -15,6 +15,8 @@ from runner.runs import RunStatus
 from tests.daemon_project import CRASH, HANG, SAY, DaemonProject, Serving, spin
 from tests.support import eventually, is_alive
 
+pytestmark = pytest.mark.slow
+
 NEVER = "100000"
 """A lease that does not run out while a test lasts."""
 

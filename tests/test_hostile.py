@@ -38,6 +38,8 @@ from tests.support import (
     real_executor,
 )
 
+pytestmark = pytest.mark.slow
+
 MEBIBYTE = 1 << 20
 EXIT = '(import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))'
 # Writes 64 KiB to a descriptor, 16384 times: 1 GiB.

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -39,6 +40,8 @@ from runner.runs import (
 )
 from runner.testing import MemoryRunStore
 from runner.testing.runs_bench import START
+
+pytestmark = pytest.mark.slow
 
 T = TypeVar("T")
 
