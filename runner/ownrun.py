@@ -6,10 +6,12 @@ one of the same job and input.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
 from runner import pipeline_state, plan
@@ -23,7 +25,6 @@ from runner.ownlanes import OwnLanes, bury
 from runner.pipeline_state import State, taking_over
 from runner.plan import Plan
 from runner.reports import JobReport
-from runner.run_store import RunStore
 from runner.runs import TERMINAL, Enqueued, OnConflict, RunStatus
 from runner.watching import ended, exit_status
 
@@ -37,6 +38,8 @@ class View:
     plan: Plan
     state: State
     run: Run
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Of steps that are batches and have succeeded: the records, by what became of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +72,8 @@ def run_pipeline(
     store = runner.store
     made = plan.load(store.plan(run_id))
     lanes = OwnLanes(runner, store.get(run_id).queue, _now)
-    run = lanes.carry_out(run_id, lambda run: choices.watch(_view(store, run, made)))
+    counts: dict[str, Mapping[str, int]] = {}
+    run = lanes.carry_out(run_id, lambda run: choices.watch(_view(runner, run, made, counts)))
     output = store.result(run_id)
     error: RunnerError | None = None
     if run.status is not RunStatus.SUCCEEDED:
@@ -89,15 +93,34 @@ def run_pipeline(
     )
 
 
-def view_of(store: RunStore, run: Run) -> View | None:
+def view_of(runner: Runner, run: Run) -> View | None:
     """What there is to show of a run; None for one that is no pipeline's, or whose plan cannot be read."""
-    text = b"" if run.function is not None else store.plan(run.run_id)
-    return _view(store, run, plan.load(text)) if text else None
+    text = b"" if run.function is not None else runner.store.plan(run.run_id)
+    return _view(runner, run, plan.load(text), {}) if text else None
 
 
-def _view(store: RunStore, run: Run, made: Plan) -> View:
-    state = pipeline_state.load(store.state(run.run_id))
-    return View(run_id=run.run_id, job=run.job, plan=made, state=state, run=run)
+def _view(runner: Runner, run: Run, made: Plan, counts: dict[str, Mapping[str, int]]) -> View:
+    """`counts` is what is known of batches already, and is added to."""
+    state = pipeline_state.load(runner.store.state(run.run_id))
+    for name, step in state.steps.items():
+        if step.status == "succeeded" and step.total is None and name not in counts and _is_batch(runner, made, name):
+            runs = pipeline_state.sources(made, name, run.run_id)
+            for _, output in runner.store.step_outputs(runs, name, limit=1):
+                with contextlib.suppress(ValueError, LookupError, TypeError):  # of a job that was no batch then
+                    counts[name] = _counts(output)
+    return View(run_id=run.run_id, job=run.job, plan=made, state=state, run=run, counts=counts)
+
+
+def _is_batch(runner: Runner, made: Plan, step: str) -> bool:
+    job = runner.config.jobs.get(made.steps[step].target.job)
+    return job is not None and job.batch is not None
+
+
+def _counts(output: bytes) -> Mapping[str, int]:
+    """The records of a batch by its output, which are its reports as JSON lines."""
+    names = ("records_in", "records_skipped", "records_quarantined", "records_reused")
+    reports = [json.loads(line) for line in output.splitlines()]
+    return {name: sum(report[name] for report in reports) for name in names}
 
 
 def retrying(runner: Runner, now: Callable[[], datetime]) -> Callable[[int], Enqueued]:

@@ -440,7 +440,9 @@ def test_a_step_may_be_a_batch(project: DaemonProject) -> None:
         "\n  b: {batch: {function: guest, input: {path: in.jsonl}, output: {path: out.jsonl}}}\n"
         "  p: {steps: {a: {job: b}, z: {run: guest, needs: [a], with: [[say, done]]}}}"
     )
-    assert project.ok("run", "p").out == b"done"
+    done = project.ok("run", "p")
+    assert done.out == b"done"
+    assert re.search(r"p\.a: succeeded .* 5 records$", done.err, re.MULTILINE)
     assert (project.folder / "out.jsonl").read_text().split() == ["0", "1", "2", "3", "4"]
 
 

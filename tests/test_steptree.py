@@ -52,6 +52,13 @@ def plain(shown: list[str]) -> list[str]:
     return [click.unstyle(line) for line in shown]
 
 
+def test_a_batch_tells_of_its_records() -> None:
+    counts = {"records_in": 27_004, "records_skipped": 0, "records_quarantined": 85, "records_reused": 5}
+    shown = replace(view(a=step("succeeded", 1.25)), counts={"a": counts})
+    assert "  ✓   a     succeeded  1.2 s  27,004 records, 85 quarantined, 5 reused" in plain(tree(shown, NOW))
+    assert list(news(None, shown, NOW)) == ["p.a: succeeded 1.2 s 27,004 records, 85 quarantined, 5 reused"]
+
+
 def test_a_tree() -> None:
     assert plain(tree(HALF, NOW)) == [
         "p  run 7  1 of 5 steps",

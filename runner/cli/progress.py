@@ -97,5 +97,7 @@ def _plain(report: JobReport) -> str:
     if report.reason:
         return f"{report.job}: {report.status} ({report.reason})"
     took, size = console.duration(report.duration_ms), console.size(report.output_bytes)
+    if not report.function and not report.output_bytes:
+        return f"{report.job}: {report.status} in {took}"  # a pipeline, whose steps have written what it is for
     where = f" to {report.output_path}" if report.output_path else ""
     return f"{report.job}: {report.status} in {took}, {size}{where}"

@@ -167,7 +167,8 @@ def _rows(reports: Sequence[JobReport]) -> Iterator[tuple[str, ...]]:
         if report.reason:
             yield job, status, "", "", "", report.reason
             continue
-        size = console.size(report.output_bytes) if report.error is None else ""
+        nothing = report.error is not None or (not report.function and not report.output_bytes)
+        size = "" if nothing else console.size(report.output_bytes)
         what = report.error.error_class if report.error else _shown(report.output_path)
         attempts = "reused" if report.counts.get("records_reused") and not report.attempts else str(report.attempts)
         yield job, status, console.duration(report.duration_ms), attempts, size, what

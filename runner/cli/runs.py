@@ -181,7 +181,7 @@ def show(project: Project, run_id: int, part: str | None, as_json: bool) -> None
 def _view_of(runner: Runner, run: Run) -> View | None:
     from runner.ownrun import view_of  # few runs are pipelines
 
-    return view_of(runner.store, run)
+    return view_of(runner, run)
 
 
 def _part(runner: Runner, run: Run, part: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -118,8 +118,16 @@ def _more(view: View, name: str, state: StepState, now: datetime) -> Iterator[st
         ended = datetime.fromisoformat(state.ended_at) if state.ended_at else now
         took = (ended - datetime.fromisoformat(state.began_at)).total_seconds()
         yield console.duration(max(took, 0) * 1e3)
+    if name in view.counts:
+        yield _records(view.counts[name])
     if state.total is not None:
         yield f"{_bar(state)}{_items(state)}"
+
+
+def _records(counts: Mapping[str, int]) -> str:
+    special = {word: counts[f"records_{word}"] for word in ("skipped", "quarantined", "reused")}
+    told = [f"{counts['records_in']:,} records", *(f"{count:,} {word}" for word, count in special.items() if count)]
+    return ", ".join(told)
 
 
 def _items(state: StepState) -> str:
