@@ -6,6 +6,7 @@ found and loaded is in runner.plugins.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +16,7 @@ from runner.contracts import Builder, FunctionExecutor, FunctionRegistry, Provid
 from runner.jobskeys import AUTO_EXECUTOR
 from runner.kinds import INVALID, Reader, is_x
 from runner.records import COMPRESSED
-from runner.schema import read_given
+from runner.schema import model_of, read_given
 from runner.yamlnodes import Entries, Node, Scalar, join
 
 if TYPE_CHECKING:
@@ -171,6 +172,9 @@ class Lookup:
         nothing = isinstance(node, Scalar) and node.value is None
         entries = Entries(node.line, node.column, []) if nothing else node
         if provider.settings is not None:
+            if isinstance(entries, Scalar):
+                hint = _as_settings(provider, entries)
+                return self._reader.mismatch(entries, where, "a mapping", hint=hint)
             given = read_given(self._reader, entries, provider.settings, where)
             return given if given is INVALID else given.build()
         if isinstance(entries, Entries) and all(is_x(key) for key, _ in entries.entries):
@@ -197,6 +201,14 @@ def _no_format(kind: str, path: Node | None, providers: Mapping[str, Provider[An
 
 def _as_path(node: Node) -> str:
     return f"; write `{{path: {node.value[:64]}}}`" if isinstance(node, Scalar) and isinstance(node.value, str) else ""
+
+
+def _as_settings(provider: Provider[Any], node: Scalar) -> str:
+    """How to write a value as what it probably means: the only setting that has to be there."""
+    assert provider.settings is not None
+    required = [key.name for key in model_of(provider.settings).keys.values() if key.required]
+    value = json.dumps(node.value, ensure_ascii=False, default=str)
+    return f"; write `{provider.name}: {{{required[0]}: {value[:64]}}}`" if len(required) == 1 else ""
 
 
 def _as_trigger(node: Node) -> str:

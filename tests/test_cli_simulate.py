@@ -133,3 +133,12 @@ def test_two_triggers_that_mean_the_same(project: CliProject) -> None:
         assert done.status == 2
         told = done.err + done.out.decode()
         assert "jobs.j: two cron triggers of this job mean the same, the other is in line " in told
+
+
+def test_a_bare_value_is_told_how_to_be_written(project: CliProject) -> None:
+    project.declare('{j: {run: echo, triggers: [{cron: "15 2 * * *"}, {interval: 5m}]}}')
+    done = project.run("validate")
+    assert done.status == 2
+    told = done.out.decode()
+    assert "expected a mapping, got '15 2 * * *'; write `cron: {schedule: \"15 2 * * *\"}`" in told
+    assert "expected a mapping, got '5m'; write `interval: {every: \"5m\"}`" in told
