@@ -167,6 +167,8 @@ class Runner:
         available = provider.available()
         if not available.ok:
             raise EngineUnavailable(name, available.reason, remedy=available.remedy or None)
+        with contextlib.suppress(RunnerError):  # whoever cannot do without it tells why
+            make_state_folder(self.cache_dir)  # before an engine makes it, for everybody to read
         executor: FunctionExecutor = provider.create(
             settings, self._host(lambda cid: self.registry.get_wasm_bytes(cid), self.cache_dir)
         )

@@ -278,3 +278,12 @@ def test_two_at_once_in_one_folder(project: CliProject) -> None:
     assert [row["status"] for row in rows] == ["succeeded"] * 3, EXECUTOR
     assert (project.folder / "a.txt").read_bytes() == b"text"
     assert [row["version"] for row in project.ok("functions", "versions", "echo", "--json").rows] == [1]
+
+
+@pytest.mark.parametrize("command", [["run", "a"], ["invoke", "echo"], ["enqueue", "a"], ["test"]])
+def test_the_state_is_for_this_user_only(project: CliProject, command: list[str]) -> None:
+    project.declare("{a: {run: echo, input: text}}\ntests: {t: {function: echo, input: x, expect: {output: x}}}")
+    project.run(*command)
+    state = project.folder / ".runner"
+    assert state.stat().st_mode & 0o077 == 0
+    assert (state / ".gitignore").read_text() == "*\n"
