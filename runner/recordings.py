@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 
 from runner.errors import InvocationError
@@ -38,6 +38,7 @@ class Kept:
     secrets: tuple[str, ...]
     """The names of those that it might ask for."""
     request_id: str
+    """Empty for a pure function, which cannot ask for it: what is kept of it is the same in every run."""
     caller_wallet: str | None
     env_vars: Mapping[str, str]
     """As the guest saw them."""
@@ -52,7 +53,8 @@ class Kept:
 
     def encode(self) -> bytes:
         """What `parse` reads."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, separators=(",", ":")).encode()
+        facts = {"format": FORMAT, **{name: getattr(self, name) for name in _NAMES}}
+        return json.dumps(facts, separators=(",", ":")).encode()
 
     @classmethod
     def parse(cls, data: bytes) -> Kept:
@@ -94,6 +96,7 @@ class Kept:
         )
 
 
+_NAMES = [field.name for field in fields(Kept)]
 _TEXT, _MAYBE = (str,), (str, type(None))
 _KINDS: Mapping[str, tuple[type, ...]] = {
     **dict.fromkeys(("namespace", "function", "wasm_cid", "executor", "request_id"), _TEXT),
@@ -123,7 +126,7 @@ def facts_of(function: Function, context: InvocationContext) -> Kept:
         timeout_seconds=function.timeout_seconds,
         pure=function.pure,
         secrets=function.secrets,
-        request_id=context.request_id,
+        request_id="" if function.pure else context.request_id,
         caller_wallet=context.caller_wallet,
         env_vars={name: _masked(value, context.secrets) for name, value in context.env_vars.items()},
     )

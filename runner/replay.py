@@ -89,8 +89,9 @@ def of_run(runner: Runner, run_id: int, number: int | None = None) -> Repro:
     )
 
 
-def of_quarantine(runner: Runner, path: Path, line: int, function: Function) -> Repro:
-    """A record of a quarantine, for a function. Raises FileUnavailable, InvalidInput."""
+def of_quarantine(runner: Runner, path: Path, line: int, function: Function | None) -> Repro:
+    """A record of a quarantine, for the function that it failed in unless another is named. Raises
+    FileUnavailable, InvalidInput, UsageError for a record that does not tell its function."""
     from runner.batch.quarantine import read_quarantine
 
     found = next(itertools.islice(read_quarantine(path, str(path)), max(line - 1, 0), None), None)
@@ -99,17 +100,35 @@ def of_quarantine(runner: Runner, path: Path, line: int, function: Function) -> 
     record = found[1]
     if not record.whole:
         raise InvalidInput(f"{path}:{line} has only the beginning of a record that was too long")
+    kept, lacks = _kept_of_record(runner, f"{path}:{line}", record.recording, function)
     failed = Expected(
         error_class=record.error_class, message=record.message, logs=(), logs_are_whole=False, output=None
     )
     return Repro(
         name=f"{path}:{line}",
-        kept=facts_of(function, runner.context(function)),
-        wasm=runner.registry.get_wasm_bytes(function.wasm_cid),
+        kept=kept,
+        wasm=runner.registry.get_wasm_bytes(kept.wasm_cid),
         input=record.lead + record.record,
         expected=failed,
-        lacks="" if function.pure else NOT_KEPT,
+        lacks=lacks,
     )
+
+
+def _kept_of_record(runner: Runner, name: str, recording: bytes | None, other: Function | None) -> tuple[Kept, str]:
+    """The facts of a quarantined record, and why they are not all there are."""
+    if recording is not None:
+        return _parsed(name, recording)
+    if other is None:
+        raise UsageError(f"{name} has no recording that tells its function: --function NAME does")
+    return facts_of(other, runner.context(other)), "" if other.pure else NOT_KEPT
+
+
+def _parsed(name: str, recording: bytes) -> tuple[Kept, str]:
+    try:
+        kept = Kept.parse(recording)
+    except ValueError as why:
+        raise InvalidInput(f"what was kept of {name} cannot be read: {why}") from None
+    return kept, "" if kept.pure or kept.calls is not None else NOT_KEPT
 
 
 def _attempt(run: Run, attempts: Sequence[Attempt], number: int | None) -> Attempt:
@@ -131,11 +150,7 @@ def _attempt(run: Run, attempts: Sequence[Attempt], number: int | None) -> Attem
 def _kept(runner: Runner, run: Run, attempt: Attempt, data: bytes | None) -> tuple[Kept, str]:
     """The facts of an attempt, and why they are not all there are."""
     if data is not None:
-        try:
-            kept = Kept.parse(data)
-        except ValueError as why:
-            raise InvalidInput(f"what was kept of attempt {attempt.number} cannot be read: {why}") from None
-        return kept, "" if kept.pure or kept.calls is not None else NOT_KEPT
+        return _parsed(f"attempt {attempt.number}", data)
     assert run.function is not None
     function = runner.registry.get(run.namespace, run.function, attempt.function_version)
     job = runner.config.jobs.get(run.job)

@@ -325,7 +325,7 @@ def test_what_cannot_be_replayed_is_told(single: Replays, queue: Queue) -> None:
         (["nothing.repro"], 3, "nothing.repro cannot be read"),
         (["jobs.yaml"], 1, "jobs.yaml: this is no repro file"),
         (["jobs.yaml", "--attempt", "1"], 2, "--attempt is for a RUN"),
-        (["rejected.jsonl:1"], 2, "--function NAME"),
+        (["rejected.jsonl:1"], 3, "rejected.jsonl"),
         (["rejected.jsonl:1", "--function", "asks"], 3, "rejected.jsonl"),
     ):
         done = single.run("replay", *arguments)
@@ -339,7 +339,59 @@ def test_what_cannot_be_replayed_is_told(single: Replays, queue: Queue) -> None:
         assert (done.status, message in done.err) == (2, True), done.err
 
 
-def test_a_quarantined_record_gets_its_input(single: Replays) -> None:
+def rejects(project: Replays, function: str, *records: bytes) -> list[dict[str, object]]:
+    """What a batch over these records puts into its quarantine."""
+    project.write("in.txt", b"".join(record + b"\n" for record in records))
+    text = (project.folder / "jobs.yaml").read_text()
+    batch = "input: {path: in.txt}, output: {path: out.txt}, on_error: quarantine"
+    project.write("jobs.yaml", f"{text}  each: {{batch: {{function: {function}, {batch}}}}}\n")
+    done = project.run("batch", "each")
+    assert done.status == 0, done.err
+    project.write("jobs.yaml", text)
+    lines = (project.folder / "out.txt.rejected.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def test_a_quarantined_record_is_the_same_again(project: Replays) -> None:
+    project.keep("{keep: all}")
+    found = rejects(project, "asks", asks(3), asks(), asks(4, sleep_seconds=0.001))
+    assert [entry["record"] for entry in found] == [1, 3]
+    for line, code in ((1, 3), (2, 4)):
+        facts = project.replay(f"out.txt.rejected.jsonl:{line}")
+        assert (facts["same"], facts["recording"], facts["executor"]) == (True, "whole", project.engine)
+        assert (facts["function"], facts["message"], facts["notes"]) == ("asks", f"exited with code {code}", [])
+    project.write("asks.wasm", guests.compiled(ASKS_MORE))
+    project.run("invoke", "asks", "--input", "x")
+    facts = project.replay("out.txt.rejected.jsonl:2", "--function", "asks", status=1)
+    assert (facts["version"], facts["error_class"]) == (2, "ReplayDiverged")
+    assert project.replay("out.txt.rejected.jsonl:2")["version"] == 1
+
+
+def test_what_a_quarantine_keeps_of_a_record(single: Replays) -> None:
+    rejects(single, "pure", asks(3))
+    assert single.replay("out.txt.rejected.jsonl:1")["recording"] == "pure"
+    single.keep("{keep: none}")
+    (entry,) = rejects(single, "asks", asks(3))
+    done = single.run("replay", "out.txt.rejected.jsonl:1")
+    assert (done.status, "out.txt.rejected.jsonl:1 has no recording" in done.err) == (2, True), done.err
+    assert "recording" not in entry
+
+
+def test_no_secret_is_in_the_recording_of_a_record(single: Replays) -> None:
+    answers = "(i64.rotl (local.get $answer) (i64.const 32))"
+    assert answers in guests.HOST
+    single.write("host.wasm", guests.compiled(guests.HOST.replace(answers, "unreachable")))
+    rejects(single, "tells", guests.host_call("get_secret", b"KEY"))
+    facts = single.replay("out.txt.rejected.jsonl:1")
+    assert (facts["same"], facts["recording"], facts["error_class"]) == (True, "whole", "Trapped")
+    text = (single.folder / "out.txt.rejected.jsonl").read_text()
+    assert SECRET not in text
+    single.write("out.txt.rejected.jsonl", text.replace('"format": 1', '"format": 2'))
+    done = single.run("replay", "out.txt.rejected.jsonl:1")
+    assert (done.status, "what was kept of out.txt.rejected.jsonl:1 cannot be read" in done.err) == (1, True), done.err
+
+
+def test_records_without_a_recording_get_their_input(single: Replays) -> None:
     facts = {"source": "in.jsonl", "record": 1, "offset": 0, "attempts": 1, "error_class": "Exited"}
     facts |= {"message": "exited with code 51", "stderr_tail": "", "input": "3" + "\0" * 15, "output_offset": 0}
     single.write("rejected.jsonl", json.dumps(facts) + "\n")

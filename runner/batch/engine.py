@@ -50,7 +50,7 @@ class Keeping:
 
 
 @contextlib.contextmanager
-def _closing(results: Iterator[InvocationResult]) -> Iterator[Iterator[InvocationResult]]:
+def closed_early(results: Iterator[InvocationResult]) -> Iterator[Iterator[InvocationResult]]:
     """What still runs is stopped as soon as nobody wants its results any more."""
     try:
         yield results
@@ -87,7 +87,7 @@ class Engine:
         feed, counts = self.feed, self._counts
         popleft = feed.flying.popleft
         seen = 0
-        with _closing(execute(feed.inputs())) as results:
+        with closed_early(execute(feed.inputs())) as results:
             for result in results:
                 pending, index = popleft()
                 output, logs, duration_ms = result[0], result[2], result[3]  # by position: every record pays for it
@@ -98,7 +98,7 @@ class Engine:
                     pending.size += len(output)
                 else:
                     assert result.error is not None
-                    feed.failed(pending, index, result.error)
+                    feed.failed(pending, index, result.error, result.recording)
                 if logs and len(self._logs) < LOG_LINES:
                     self._logs += logs[: LOG_LINES - len(self._logs)]
                 if duration_ms > self._slow_ms:

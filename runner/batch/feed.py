@@ -87,8 +87,9 @@ class Feed:
                 if due:
                     yield from self._tries()
 
-    def failed(self, pending: Pending, index: int, error: RunnerError) -> None:
-        """An item has failed: it will be tried again, or that was its last try. Raises Stopped."""
+    def failed(self, pending: Pending, index: int, error: RunnerError, recording: bytes | None) -> None:
+        """An item has failed: it will be tried again, or that was its last try, of which this recording is
+        kept. Raises Stopped."""
         if isinstance(error, Stopped):
             raise error
         if pending.chunked:
@@ -102,8 +103,7 @@ class Feed:
             )
             self._again(pending, index, retries.clock() + wait)
         else:
-            pending.failures[index] = error
-            pending.open -= 1
+            pending.failed(index, error, recording)
 
     def reopen(self, pending: Pending) -> None:
         """A chunk whose output cannot be written: its records are sent one by one."""

@@ -16,7 +16,7 @@ from runner.app import Runner
 from runner.automatic import AutoExecutor
 from runner.batch.backfill import chosen_partitions
 from runner.batch.counts import Counts
-from runner.batch.engine import Execute
+from runner.batch.engine import Execute, closed_early
 from runner.batch.merging import MergeRun
 from runner.batch.partitions import Partition
 from runner.batch.plan import Plan, plan_of
@@ -27,7 +27,8 @@ from runner.config import JobConfig
 from runner.contracts import FunctionExecutor
 from runner.errors import InvocationError, StoreError
 from runner.jobskeys import AUTO_EXECUTOR
-from runner.models import Function, InvocationContext, InvocationResult, LogEntry
+from runner.models import Function, InvocationContext, InvocationResult, LogEntry, Recording
+from runner.recordings import with_kept
 from runner.reports import JobReport
 
 NO_CHOICES = Choices()
@@ -66,13 +67,14 @@ def run_batch(
 
 
 def _parts(runner: Runner, plan: Plan, tell: Callable[[str], None], watch: Callable[[View], None]) -> Parts:
-    function, context = plan.function, plan.context
+    function, context = plan.function, replace(plan.context, record=_record(runner, plan))
     executor: list[FunctionExecutor] = []
 
     def execute(inputs: Iterator[bytes]) -> Iterator[InvocationResult]:
         if not executor:  # started when there is something to run
             executor.append(executor_with(runner, function, plan.keys.workers))
-        return executor[0].execute_many(function, inputs, context)
+        results = executor[0].execute_many(function, inputs, context)
+        return results if context.record is None else _kept(results, function, context)
 
     def keep_logs(entries: Sequence[LogEntry]) -> None:
         try:
@@ -88,6 +90,20 @@ def _parts(runner: Runner, plan: Plan, tell: Callable[[str], None], watch: Calla
         watch=watch,
         workers=lambda: executor[0].workers() if executor else (),
     )
+
+
+def _record(runner: Runner, plan: Plan) -> Recording | None:
+    """What to record of records: what failed of them goes into the quarantine, if there is one."""
+    record = runner.config.record
+    return None if record is None or plan.quarantine is None else replace(record, keep_all=False)
+
+
+def _kept(
+    results: Iterator[InvocationResult], function: Function, context: InvocationContext
+) -> Iterator[InvocationResult]:
+    with closed_early(results):
+        for result in results:
+            yield result if result.error is None else with_kept(result, function, context)
 
 
 def _reuse(runner: Runner, plan: Plan) -> Callable[[Execute, Counts], Execute]:

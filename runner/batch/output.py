@@ -105,5 +105,6 @@ class Output:
                 lead=pending.block.lead,
                 output_offset=self.sink.offset,
                 whole=index not in pending.block.cut_short,
+                recording=pending.recordings.get(index),
             )
         )

@@ -26,8 +26,8 @@ class Pending:
     as they are from the beginning where one of them is none."""
 
     __slots__ = (
-        *("attempts", "block", "chunked", "count", "end", "failures", "open", "outputs", "payloads", "size"),
-        "written",
+        *("attempts", "block", "chunked", "count", "end", "failures", "open", "outputs", "payloads"),
+        *("recordings", "size", "written"),
     )
 
     def __init__(self, block: Block, *, chunked: bool) -> None:
@@ -42,6 +42,8 @@ class Pending:
         """What it made of it; not yet, or never, where it is empty."""
         self.failures: dict[int, RunnerError] = {}
         """Records that failed for good."""
+        self.recordings: dict[int, bytes] = {}
+        """What is kept of their last attempts."""
         self.attempts: dict[int, int] = {}
         """How often a record that failed was tried."""
         self.open = 0
@@ -65,10 +67,18 @@ class Pending:
         self.chunked = False
         self._by_record()
 
+    def failed(self, index: int, error: RunnerError, recording: bytes | None) -> None:
+        """Note that a record has failed for good."""
+        self.failures[index] = error
+        self.open -= 1
+        if recording is not None:
+            self.recordings[index] = recording
+            self.size += len(recording)
+
     def forget(self) -> None:
         """Note that it is written, and give its memory back."""
         self.written, self.size = True, 0
-        self.block, self.payloads, self.outputs, self.failures = _GONE, (), [], {}
+        self.block, self.payloads, self.outputs, self.failures, self.recordings = _GONE, (), [], {}, {}
 
     def _by_record(self) -> None:
         block = self.block

@@ -34,6 +34,8 @@ class Quarantined:
     """Where in the output, in bytes, that of this record would stand."""
     whole: bool = True
     """Whether `record` is all of it; one that was too long is not."""
+    recording: bytes | None = None
+    """What is kept of its last attempt, as runner.recordings writes it; None for nothing."""
 
     def facts(self) -> dict[str, Any]:
         """As JSON values, in the order in which they are written."""
@@ -51,7 +53,10 @@ class Quarantined:
             facts |= _bytes("lead", self.lead)
         if not self.whole:
             facts["truncated"] = True
-        return {**facts, "output_offset": self.output_offset}
+        facts["output_offset"] = self.output_offset
+        if self.recording is not None:
+            facts["recording"] = json.loads(self.recording)
+        return facts
 
     @classmethod
     def of(cls, facts: dict[str, Any]) -> Quarantined:
@@ -66,6 +71,7 @@ class Quarantined:
             lead=_bytes_of("lead", facts) if "lead" in facts or "lead_base64" in facts else b"",
             output_offset=facts["output_offset"],
             whole=not facts.get("truncated", False),
+            recording=json.dumps(facts["recording"]).encode() if "recording" in facts else None,
         )
 
 

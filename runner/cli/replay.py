@@ -43,7 +43,7 @@ _attempt_option = click.option(
     metavar="NAME[@VERSION]",
     type=FunctionNameType(),
     shell_complete=complete_function,
-    help="Run this function or version in place of the one that ran; of a quarantined record, which to run.",
+    help="Run this function or version in place of the one that ran.",
 )
 @json_option
 @pass_project
@@ -52,8 +52,8 @@ def replay(project: Project, target: str, attempt: int | None, other: FunctionNa
 
     It gets its input, and from the recording the clock, random bytes and host answers of then. Nothing is
     enqueued, written or asked for anew; a secret has the value that it has now. RUN is a number from
-    `runner runs list`, FILE what `runner repro` made; that needs no jobs.yaml. What was not recorded gets
-    its input only, and so does a record of a quarantine, named by its line: rejected.jsonl:3.
+    `runner runs list`, FILE what `runner repro` made; that needs no jobs.yaml. A record of a quarantine is
+    named by its line: rejected.jsonl:3. What was not recorded gets its input only.
 
     With --json one object: source, attempt, function, version, executor, recorded_by, recording (whole,
     cut, none, pure), same, status (succeeded, failed), duration_ms, error_class, message, differences
@@ -64,7 +64,7 @@ def replay(project: Project, target: str, attempt: int | None, other: FunctionNa
       runner replay 12
       runner replay 12 --attempt 1 --function clean@4
       runner replay crash.repro
-      runner replay rejected.jsonl:3 --function clean
+      runner replay rejected.jsonl:3
     """
     project.start_ahead()
     from runner.replay import replay as replay_repro
@@ -143,7 +143,7 @@ class _Place:
     @classmethod
     def open(cls, project: Project, target: str, other: FunctionName | None, stack: ExitStack) -> _Place:
         """In a project where one is needed."""
-        if target.isdigit() or other is not None:
+        if target.isdigit() or other is not None or _is_record(target):
             runner = stack.enter_context(project.open())
             return cls(project=project, runner=runner, folder=runner.cache_dir)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runner-replay-")))
@@ -163,12 +163,11 @@ class _Place:
             return of_run(self.runner, int(target[:20]), attempt)
         if attempt is not None:
             raise UsageError("--attempt is for a RUN: a file has one attempt")
-        path, colon, line = target.rpartition(":")
-        if not colon or not line.isdigit() or Path(target).exists():
+        if not _is_record(target):
             return read(Path(target))
-        if self.runner is None or other is None:
-            raise UsageError(f"name the function that is to get record {line} of {path}: --function NAME")
-        function = self.runner.function(other.name, other.version)
+        path, _, line = target.rpartition(":")
+        assert self.runner is not None
+        function = None if other is None else self.runner.function(other.name, other.version)
         return of_quarantine(self.runner, Path(path), int(line[:18]), function)
 
     def chosen(self, other: FunctionName | None) -> Any:
@@ -196,6 +195,11 @@ class _Place:
         """Settings of executors, as the project's functions have them."""
         functions = self.runner.config.functions.values() if self.runner is not None else ()
         return {each.executor.name: each.executor.settings for each in functions}
+
+
+def _is_record(target: str) -> bool:
+    """Whether it names a line of a quarantine."""
+    return target.rpartition(":")[2].isdigit() and ":" in target and not Path(target).exists()
 
 
 def _notes(repro: Repro, replayed: Replayed) -> list[str]:
