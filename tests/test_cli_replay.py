@@ -325,6 +325,7 @@ def test_what_cannot_be_replayed_is_told(single: Replays, queue: Queue) -> None:
         (["nothing.repro"], 3, "nothing.repro cannot be read"),
         (["jobs.yaml"], 1, "jobs.yaml: this is no repro file"),
         (["jobs.yaml", "--attempt", "1"], 2, "--attempt is for a RUN"),
+        (["rejected.jsonl:1", "--attempt", "1"], 2, "--attempt is for a RUN"),
         (["rejected.jsonl:1"], 3, "rejected.jsonl"),
         (["rejected.jsonl:1", "--function", "asks"], 3, "rejected.jsonl"),
     ):
@@ -360,6 +361,10 @@ def test_a_quarantined_record_is_the_same_again(project: Replays) -> None:
         facts = project.replay(f"out.txt.rejected.jsonl:{line}")
         assert (facts["same"], facts["recording"], facts["executor"]) == (True, "whole", project.engine)
         assert (facts["function"], facts["message"], facts["notes"]) == ("asks", f"exited with code {code}", [])
+    packed = project.run("repro", "out.txt.rejected.jsonl:2", "row.repro", "--json").rows
+    assert [packed[0][name] for name in ("source", "attempt", "notes")] == ["out.txt.rejected.jsonl:2", None, []]
+    facts = project.replay("row.repro")
+    assert (facts["same"], facts["recording"], facts["message"]) == (True, "whole", "exited with code 4")
     project.write("asks.wasm", guests.compiled(ASKS_MORE))
     project.run("invoke", "asks", "--input", "x")
     facts = project.replay("out.txt.rejected.jsonl:2", "--function", "asks", status=1)

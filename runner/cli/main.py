@@ -44,7 +44,7 @@ COMMANDS = {
     "status": Lazy("runner.cli.status", "status", "Tell which daemons serve and how much waits."),
     "runs": Lazy("runner.cli.runs", "runs", "The runs in the queue, and those that have ended."),
     "replay": Lazy("runner.cli.replay", "replay", "Run a past run again, offline, and compare."),
-    "repro": Lazy("runner.cli.replay", "repro", "Pack a past run into one file that can be replayed anywhere."),
+    "repro": Lazy("runner.cli.replay", "repro", "Pack a past run or record into a file to replay anywhere."),
     "why": Lazy("runner.cli.why", "why", "Tell why a run is what it is, or what became of a slot."),
     "dlq": Lazy("runner.cli.dlq", "dlq", "Dead letters: runs that used up their attempts."),
     "functions": Lazy("runner.cli.functions", "functions", "The functions in the registry."),

@@ -94,40 +94,49 @@ def replay(project: Project, target: str, attempt: int | None, other: FunctionNa
 
 
 @click.command("repro", cls=ProjectCommand)
-@click.argument("run_id", metavar="RUN", type=click.IntRange(1))
-@click.argument("target", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("target", metavar="RUN|QUARANTINE:LINE")
+@click.argument("packed", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False))
 @_attempt_option
 @json_option
 @pass_project
-def repro(project: Project, run_id: int, target: Path, attempt: int | None, as_json: bool) -> None:
-    """Pack a past run into one file that can be replayed anywhere.
+def repro(project: Project, target: str, packed: Path, attempt: int | None, as_json: bool) -> None:
+    """Pack a past run or record into a file to replay anywhere.
 
     The file has the module, the input, the recording and how it ended: whoever gets it can run
     `runner replay FILE`, on another machine and without a jobs.yaml. It has no value of a secret that
     this jobs.yaml declares; all else that went into the run is in it, so mind whom you give it to.
 
-    With --json one object: run_id, attempt, file, file_bytes, notes.
+    With --json one object: source, attempt, file, file_bytes, notes.
 
     \b
     Examples:
       runner repro 12 crash.repro
       runner repro 12 first.repro --attempt 1
+      runner repro rejected.jsonl:3 bad-row.repro
     """
-    from runner.replay import of_run, resolve
+    from runner.replay import resolve
     from runner.repro import write
 
-    if target.exists():
-        raise UsageError(f"{target} is there already; name another file, or remove it")
+    if not target.isdigit() and not _is_record(target):
+        raise UsageError(f"{target} is no RUN and no QUARANTINE:LINE; a number or, say, rejected.jsonl:3 is")
+    if packed.exists():
+        raise UsageError(f"{packed} is there already; name another file, or remove it")
     with project.open() as runner:
         declared = runner.config.secrets
-        found = of_run(runner, run_id, attempt).without_secrets(resolve(tuple(declared), declared))
-    size = write(target, found)
+        found = _found(runner, target, attempt).without_secrets(resolve(tuple(declared), declared))
+    size = write(packed, found)
     if as_json:
         notes = [found.lacks] if found.lacks else []
-        facts = {"run_id": run_id, "attempt": found.attempt, "file": str(target), "file_bytes": size, "notes": notes}
+        facts = {
+            "source": found.name,
+            "attempt": found.attempt,
+            "file": str(packed),
+            "file_bytes": size,
+            "notes": notes,
+        }
         console.show_json(facts)
         return
-    project.say(f"{found.name}: {console.size(size)} in {target}; `runner replay {target}` runs it, anywhere")
+    project.say(f"{found.name}: {console.size(size)} in {packed}; `runner replay {packed}` runs it, anywhere")
     if found.lacks:
         project.say(found.lacks)
 
@@ -155,20 +164,13 @@ class _Place:
 
     def find(self, target: str, attempt: int | None, other: FunctionName | None) -> Repro:
         """What is to be replayed."""
-        from runner.replay import of_quarantine, of_run
         from runner.repro import read
 
-        if target.isdigit():
+        if target.isdigit() or _is_record(target):
             assert self.runner is not None
-            return of_run(self.runner, int(target[:20]), attempt)
-        if attempt is not None:
-            raise UsageError("--attempt is for a RUN: a file has one attempt")
-        if not _is_record(target):
-            return read(Path(target))
-        path, _, line = target.rpartition(":")
-        assert self.runner is not None
-        function = None if other is None else self.runner.function(other.name, other.version)
-        return of_quarantine(self.runner, Path(path), int(line[:18]), function)
+            return _found(self.runner, target, attempt, other)
+        _only_for_runs(attempt)
+        return read(Path(target))
 
     def chosen(self, other: FunctionName | None) -> Any:
         """The function that is to run in place of its own, with its module."""
@@ -200,6 +202,23 @@ class _Place:
 def _is_record(target: str) -> bool:
     """Whether it names a line of a quarantine."""
     return target.rpartition(":")[2].isdigit() and ":" in target and not Path(target).exists()
+
+
+def _found(runner: Runner, target: str, attempt: int | None, other: FunctionName | None = None) -> Repro:
+    """What a number or a line of a quarantine names."""
+    from runner.replay import of_quarantine, of_run
+
+    if target.isdigit():
+        return of_run(runner, int(target[:20]), attempt)
+    _only_for_runs(attempt)
+    path, _, line = target.rpartition(":")
+    function = None if other is None else runner.function(other.name, other.version)
+    return of_quarantine(runner, Path(path), int(line[:18]), function)
+
+
+def _only_for_runs(attempt: int | None) -> None:
+    if attempt is not None:
+        raise UsageError("--attempt is for a RUN: a file and a record have one attempt")
 
 
 def _notes(repro: Repro, replayed: Replayed) -> list[str]:
