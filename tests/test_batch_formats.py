@@ -11,6 +11,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from runner_files import lines
 
 from runner.errors import FileUnavailable, OutputRefused
 from runner.records import Limits, Place, Sink, Source
@@ -346,3 +349,16 @@ class TestParquetSink(SinkContract):
             return None
         found = parquet.read_table(folder / "out.parquet").to_pylist()
         return [json.dumps(each, separators=(",", ":")).encode() for each in found]
+
+
+# Counting
+
+
+@given(st.lists(st.integers(0, 3 * lines.FAR)), st.booleans())
+def test_line_breaks_are_counted_however_far_apart(lengths: list[int], ended: bool) -> None:
+    text = b"\n".join(b"x" * length for length in lengths) + (b"\n" if ended else b"")
+    assert lines.line_breaks(text) == sum(byte == 10 for byte in text)
+
+
+def test_line_breaks_of_a_long_text_are_counted() -> None:
+    assert lines.line_breaks((b"x" * 99 + b"\n") * (lines.COPIED_BYTES // 100 + 1)) == lines.COPIED_BYTES // 100 + 1

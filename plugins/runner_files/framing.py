@@ -9,6 +9,7 @@ from typing import NamedTuple
 from runner.errors import OutputRefused
 from runner.records import Position
 from runner_files.commas import header_size
+from runner_files.lines import line_breaks
 
 SHOWN_BYTES = 60
 
@@ -48,7 +49,7 @@ class Lines(Framing):
     def frame(self, outputs: Sequence[bytes]) -> Framed:
         """See Framing."""
         text = b"".join([output if output.endswith(b"\n") else output + b"\n" for output in outputs if output])
-        return Framed(text, text.count(b"\n"))
+        return Framed(text, line_breaks(text))
 
 
 class WithHeader(Framing):
@@ -72,7 +73,7 @@ class WithHeader(Framing):
                 break
             parts.append(whole[len(header) :])
         text = b"".join(parts)
-        count = text.count(b"\n") - (header.count(b"\n") if parts and parts[0] is header else 0)
+        count = line_breaks(text) - (header.count(b"\n") if parts and parts[0] is header else 0)
         return Framed(text, count, refused)
 
     @property
