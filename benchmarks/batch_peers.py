@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -38,6 +39,7 @@ def peers(source: Path, target: Path, records: int) -> dict[str, Callable[[], fl
 
 
 def _rate(work: Callable[[], None], records: int) -> float:
+    os.sync()
     started = time.perf_counter()
     work()
     return records / (time.perf_counter() - started)
