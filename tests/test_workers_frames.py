@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import math
 import signal
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +99,7 @@ def real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     executor.close()
 
 
-@contextlib.contextmanager
-def interrupted_in(seconds: float) -> Iterator[None]:
+def interrupted_in(seconds: float, work: Callable[[], object]) -> None:
     """Ctrl-C for the main thread, somewhere in what it does here."""
     main = threading.main_thread().ident
     assert main is not None
@@ -108,8 +107,8 @@ def interrupted_in(seconds: float) -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in a background job
     try:
         with pytest.raises(KeyboardInterrupt):  # noqa: PT012
-            timer.start()
-            yield
+            timer.start()  # which may take longer than it lasts
+            work()
         timer.join()
     finally:
         signal.signal(signal.SIGINT, before)
@@ -256,8 +255,7 @@ def test_a_consumer_that_raises_leaves_the_workers_well(pair: WorkerExecutor) ->
 
 def test_an_interrupt_in_the_middle_leaves_the_workers_well(pair: WorkerExecutor) -> None:
     for seconds in (0.05, 0.1, 0.15):
-        with interrupted_in(seconds):
-            list(pair.execute_many(function(), [HANG] * 3, context()))
+        interrupted_in(seconds, lambda: list(pair.execute_many(function(), [HANG] * 3, context())))
         assert outputs(pair, [say(3)] * 3) == [b"3"] * 3
     family = [worker for zygote in zygotes() for worker in children(zygote)]
     assert len(family) <= 4
@@ -268,11 +266,14 @@ def test_an_interrupt_in_the_middle_leaves_the_workers_well(pair: WorkerExecutor
 def test_interrupts_at_any_moment_leave_the_pool_consistent(tmp_path: Path) -> None:
     executor = puppets(tmp_path)
     crash = steps(["exit", 1])  # so that forking and reaping are interrupted as well
+
+    def run_on(executor: WorkerExecutor) -> None:
+        while True:
+            list(executor.execute_many(function(), [say(1), crash, say(2)], context()))
+
     try:
         for number in range(25):
-            with interrupted_in(0.005 + 0.0005 * number):
-                while True:
-                    list(executor.execute_many(function(), [say(1), crash, say(2)], context()))
+            interrupted_in(0.005 + 0.0005 * number, partial(run_on, executor))
         lost = executor.invoke(function(), crash, context()).error
         assert "exit status 1" in str(lost)
         assert outputs(executor, [say(3)] * 3) == [b"3"] * 3
