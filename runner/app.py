@@ -93,7 +93,7 @@ class Runner:
             moments=plugins,
             notify=notify,
             record=config.record,
-            failed=self._keep_failure,
+            failed=self.keep_failure,
         )
 
     @classmethod
@@ -347,9 +347,10 @@ class Runner:
         context, attempt = self.context(function, env_vars), self.dispatcher.attempt
         return self.reuse.once(attempt, function, input, context) if reuse else attempt(function, input, context)
 
-    def _keep_failure(
+    def keep_failure(
         self, function: Function, input: bytes, context: InvocationContext, result: InvocationResult
     ) -> None:
+        """Keep a failed attempt as a file that `runner replay` runs, if `recording:` has it kept, and tell which."""
         from runner import failures  # most invocations go well
 
         try:

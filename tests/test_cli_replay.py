@@ -15,7 +15,7 @@ from runner.errors import InvalidInput
 from runner.recordings import Kept
 from runner.repro import LIMITS, Repro
 from runner.testing import guests
-from tests.cli_project import CliProject
+from tests.cli_project import CliProject, Done
 from tests.cli_queue import Queue
 from tests.support import ENGINE_NAMES, eventually
 from tests.world_guests import ASKS, ASKS_MORE, asks
@@ -340,15 +340,21 @@ def test_what_cannot_be_replayed_is_told(single: Replays, queue: Queue) -> None:
         assert (done.status, message in done.err) == (2, True), done.err
 
 
-def rejects(project: Replays, function: str, *records: bytes) -> list[dict[str, object]]:
-    """What a batch over these records puts into its quarantine."""
+def batch(project: Replays, function: str, keys: str, *records: bytes) -> Done:
+    """Run a batch over these records."""
     project.write("in.txt", b"".join(record + b"\n" for record in records))
     text = (project.folder / "jobs.yaml").read_text()
-    batch = "input: {path: in.txt}, output: {path: out.txt}, on_error: quarantine"
-    project.write("jobs.yaml", f"{text}  each: {{batch: {{function: {function}, {batch}}}}}\n")
+    ends = "input: {path: in.txt}, output: {path: out.txt}"
+    project.write("jobs.yaml", f"{text}  each: {{batch: {{function: {function}, {ends}, {keys}}}}}\n")
     done = project.run("batch", "each")
-    assert done.status == 0, done.err
     project.write("jobs.yaml", text)
+    return done
+
+
+def rejects(project: Replays, function: str, *records: bytes) -> list[dict[str, object]]:
+    """What a batch over these records puts into its quarantine."""
+    done = batch(project, function, "on_error: quarantine", *records)
+    assert done.status == 0, done.err
     lines = (project.folder / "out.txt.rejected.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
@@ -394,6 +400,34 @@ def test_no_secret_is_in_the_recording_of_a_record(single: Replays) -> None:
     single.write("out.txt.rejected.jsonl", text.replace('"format": 1', '"format": 2'))
     done = single.run("replay", "out.txt.rejected.jsonl:1")
     assert (done.status, "what was kept of out.txt.rejected.jsonl:1 cannot be read" in done.err) == (1, True), done.err
+
+
+def test_the_record_that_ends_a_batch_is_kept(project: Replays) -> None:
+    file = ".runner/failed/asks.repro"
+    for keys, code in (("on_error: fail", 3), ("isolation: chunk", 4)):
+        done = batch(project, "asks", keys, asks(code), asks())
+        assert (done.status, "in.txt:1 " in done.err) == (1, True), done.err
+        assert f"asks: `runner replay {file}` runs it again, as it was" in done.err
+        facts = project.replay(file)
+        assert (facts["same"], facts["recording"]) == (True, "whole")
+        assert facts["message"] == f"exited with code {code}"
+        (project.folder / file).unlink()
+    assert batch(project, "asks", "on_error: skip", asks(3)).status == 0
+    project.keep("{keep: none}")
+    assert batch(project, "asks", "on_error: fail", asks(3)).status == 1
+    assert not (project.folder / file).exists()
+
+
+def test_records_of_a_map_need_no_jobs_yaml(single: Replays) -> None:
+    (single.folder / "jobs.yaml").unlink()
+    single.write("in.txt", asks(3) + b"\n")
+    ends = ("-i", "in.txt", "-o", "out.txt", "--on-error", "quarantine")
+    done = single.run("map", "asks", "--wasm", "asks.wasm", *ends)
+    assert done.status == 0, done.err
+    facts = single.replay("out.txt.rejected.jsonl:1")
+    assert (facts["same"], facts["recording"], facts["version"]) == (True, "whole", 1)
+    done = single.run("replay", "1")
+    assert (done.status, "there is no jobs.yaml" in done.err) == (3, True), done.err
 
 
 def test_records_without_a_recording_get_their_input(single: Replays) -> None:

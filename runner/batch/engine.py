@@ -97,8 +97,7 @@ class Engine:
                     pending.open -= 1
                     pending.size += len(output)
                 else:
-                    assert result.error is not None
-                    feed.failed(pending, index, result.error, result.recording)
+                    feed.failed(pending, index, result)
                 if logs and len(self._logs) < LOG_LINES:
                     self._logs += logs[: LOG_LINES - len(self._logs)]
                 if duration_ms > self._slow_ms:

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from runner.batch.pending import Pending
-from runner.errors import RunnerError, Stopped
+from runner.errors import Stopped
+from runner.models import InvocationResult
 from runner.records import Reader
 from runner.retry import delay_seconds, should_retry
 
@@ -87,9 +88,10 @@ class Feed:
                 if due:
                     yield from self._tries()
 
-    def failed(self, pending: Pending, index: int, error: RunnerError, recording: bytes | None) -> None:
-        """An item has failed: it will be tried again, or that was its last try, of which this recording is
-        kept. Raises Stopped."""
+    def failed(self, pending: Pending, index: int, result: InvocationResult) -> None:
+        """An item has failed: it will be tried again, or that was its last try. Raises Stopped."""
+        error = result.error
+        assert error is not None
         if isinstance(error, Stopped):
             raise error
         if pending.chunked:
@@ -103,7 +105,7 @@ class Feed:
             )
             self._again(pending, index, retries.clock() + wait)
         else:
-            pending.failed(index, error, recording)
+            pending.failed(index, error, result)
 
     def reopen(self, pending: Pending) -> None:
         """A chunk whose output cannot be written: its records are sent one by one."""

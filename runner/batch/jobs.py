@@ -74,7 +74,7 @@ def _parts(runner: Runner, plan: Plan, tell: Callable[[str], None], watch: Calla
         if not executor:  # started when there is something to run
             executor.append(executor_with(runner, function, plan.keys.workers))
         results = executor[0].execute_many(function, inputs, context)
-        return results if context.record is None else _kept(results, function, context)
+        return results if plan.quarantine is None else _kept(results, function, context)
 
     def keep_logs(entries: Sequence[LogEntry]) -> None:
         try:
@@ -86,6 +86,7 @@ def _parts(runner: Runner, plan: Plan, tell: Callable[[str], None], watch: Calla
         execute=execute,
         reuse=_reuse(runner, plan),
         keep_logs=keep_logs,
+        ended_by=lambda input, result: runner.keep_failure(function, input, context, result),
         tell=tell,
         watch=watch,
         workers=lambda: executor[0].workers() if executor else (),
@@ -93,9 +94,9 @@ def _parts(runner: Runner, plan: Plan, tell: Callable[[str], None], watch: Calla
 
 
 def _record(runner: Runner, plan: Plan) -> Recording | None:
-    """What to record of records: what failed of them goes into the quarantine, if there is one."""
+    """What to record of records: those that fail, and are not skipped."""
     record = runner.config.record
-    return None if record is None or plan.quarantine is None else replace(record, keep_all=False)
+    return None if record is None or plan.on_error.action == "skip" else replace(record, keep_all=False)
 
 
 def _kept(

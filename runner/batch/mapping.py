@@ -16,17 +16,11 @@ from runner.contracts import Provider
 from runner.errors import ConfigError, FileUnavailable, UsageError
 from runner.jobskeys import AUTO_EXECUTOR
 from runner.kinds import Reader
-from runner.loading import load
 from runner.models import FunctionDefinition
 from runner.yamlnodes import Entries, Node, Scalar, parse
 
 STREAM = "-"
 End = Literal["input", "output"]
-
-
-def config_of(path: Path, catalogue: Catalogue) -> Config:
-    """What stands in jobs.yaml, or nothing where there is none. Raises ConfigError, FileUnavailable."""
-    return load(path, catalogue, data=None if path.exists() else b"version: 1")
 
 
 def with_module(config: Config, name: str, module: Path) -> Config:

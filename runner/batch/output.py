@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from runner.batch.counts import Counts
@@ -10,6 +10,7 @@ from runner.batch.pending import Pending
 from runner.batch.quarantine import Quarantined, QuarantineFile, described
 from runner.batchkeys import OnErrorKeys
 from runner.errors import OutputRefused, RecordFailed, RunnerError, TooManyFailures
+from runner.models import InvocationResult
 from runner.records import Place, Sink
 
 RATE_RECORDS = 1000
@@ -25,6 +26,8 @@ class Output:
     """None unless failed records are quarantined."""
     on_error: OnErrorKeys
     counts: Counts
+    ended_by: Callable[[bytes, InvocationResult], None] = lambda *_: None
+    """Is told of the record that ends the batch: what its function was given, and what came of it."""
 
     def settle(self, pending: Pending) -> bool:
         """Write a block that has no open item. False for a chunk whose output the sink refuses: nothing
@@ -86,8 +89,10 @@ class Output:
         return True
 
     def _fail(self, pending: Pending, index: int, error: RunnerError) -> None:
-        place = pending.block.place(index)
+        place, result = pending.block.place(index), pending.results.get(index)
         if self.on_error.action == "fail":
+            if result is not None:
+                self.ended_by(pending.payloads[index], result)
             raise RecordFailed(str(place), error) from error
         if self.quarantine is None:
             self.counts.records_skipped += 1
@@ -105,6 +110,6 @@ class Output:
                 lead=pending.block.lead,
                 output_offset=self.sink.offset,
                 whole=index not in pending.block.cut_short,
-                recording=pending.recordings.get(index),
+                recording=result.recording if result is not None else None,
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from runner.errors import RunnerError
+from runner.models import InvocationResult
 from runner.records import Block, Place
 
 
@@ -27,7 +28,7 @@ class Pending:
 
     __slots__ = (
         *("attempts", "block", "chunked", "count", "end", "failures", "open", "outputs", "payloads"),
-        *("recordings", "size", "written"),
+        *("results", "size", "written"),
     )
 
     def __init__(self, block: Block, *, chunked: bool) -> None:
@@ -42,8 +43,8 @@ class Pending:
         """What it made of it; not yet, or never, where it is empty."""
         self.failures: dict[int, RunnerError] = {}
         """Records that failed for good."""
-        self.recordings: dict[int, bytes] = {}
-        """What is kept of their last attempts."""
+        self.results: dict[int, InvocationResult] = {}
+        """What came of their last attempts, of those that a function got to see."""
         self.attempts: dict[int, int] = {}
         """How often a record that failed was tried."""
         self.open = 0
@@ -67,18 +68,16 @@ class Pending:
         self.chunked = False
         self._by_record()
 
-    def failed(self, index: int, error: RunnerError, recording: bytes | None) -> None:
+    def failed(self, index: int, error: RunnerError, result: InvocationResult) -> None:
         """Note that a record has failed for good."""
-        self.failures[index] = error
+        self.failures[index], self.results[index] = error, result
         self.open -= 1
-        if recording is not None:
-            self.recordings[index] = recording
-            self.size += len(recording)
+        self.size += len(result.recording or b"") + sum([len(entry.message) for entry in result.logs])
 
     def forget(self) -> None:
         """Note that it is written, and give its memory back."""
         self.written, self.size = True, 0
-        self.block, self.payloads, self.outputs, self.failures, self.recordings = _GONE, (), [], {}, {}
+        self.block, self.payloads, self.outputs, self.failures, self.results = _GONE, (), [], {}, {}
 
     def _by_record(self) -> None:
         block = self.block

@@ -22,7 +22,7 @@ from runner.batch.plan import Plan
 from runner.batch.quarantine import QuarantineFile
 from runner.batch.report import BatchReport, View
 from runner.errors import CheckpointOutdated, RunnerError
-from runner.models import LogEntry
+from runner.models import InvocationResult, LogEntry
 from runner.records import Position, Reader
 
 
@@ -34,6 +34,8 @@ class Parts:
     reuse: Callable[[Execute, Counts], Execute] = field(default=lambda execute, _: execute)
     """Puts what is known of results before what makes them; counts what it takes."""
     keep_logs: Callable[[Sequence[LogEntry]], None]
+    ended_by: Callable[[bytes, InvocationResult], None] = field(default=lambda *_: None)
+    """See Output."""
     tell: Callable[[str], None]
     """Tells the user one sentence."""
     watch: Callable[[View], None] = field(default=lambda _: None)
@@ -135,7 +137,13 @@ class BatchRun:
         reader = stack.enter_context(plan.source.open(plan.limits, checkpoint.source if checkpoint else None))
         if checkpoint and checkpoint.ahead:
             reader = Without(reader, checkpoint.ahead)
-        output = Output(sink=plan.sink, quarantine=self._quarantine, on_error=plan.on_error, counts=self._counts)
+        output = Output(
+            sink=plan.sink,
+            quarantine=self._quarantine,
+            on_error=plan.on_error,
+            counts=self._counts,
+            ended_by=parts.ended_by,
+        )
         feed = Feed(reader, self._retries(), chunked=plan.keys.isolation == "chunk")
         keeping = Keeping(
             every=plan.keys.checkpoint.every,

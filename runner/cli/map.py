@@ -73,11 +73,12 @@ def map_records(project: Project, /, function: FunctionName, as_json: bool, **gi
     project.start_ahead()
     from runner.app import Runner
     from runner.batch.jobs import run_batch
-    from runner.batch.mapping import config_of, job_of, with_module
+    from runner.batch.mapping import job_of, with_module
     from runner.batch.running import Choices
+    from runner.loading import load_if_any
 
     plugins = project.plugins()
-    config = config_of(project.file, plugins.catalogue)
+    config = load_if_any(project.file, plugins.catalogue)
     if given["wasm"] is not None:
         config = with_module(config, function.name, given["wasm"])
     job, state = job_of(function.name, _keys(plugins.catalogue, function.name, given), given["env_vars"])

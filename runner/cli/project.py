@@ -61,11 +61,15 @@ class Project:
 
         start_ahead()
 
-    def open(self, *, notify: Callable[[str], None] | None = None) -> Runner:
-        """The Runner of jobs.yaml; close it. Raises ConfigError and what stands in its way."""
+    def open(self, *, notify: Callable[[str], None] | None = None, bare: bool = False) -> Runner:
+        """The Runner of jobs.yaml; close it. Raises ConfigError and what stands in its way, such as that there
+        is none: with `bare` it may be missing, as for `runner map`."""
         from runner.app import Runner
+        from runner.loading import load, load_if_any
 
-        runner = Runner.open(self.file, self.plugins(), state_dir=self.state_dir, notify=notify or self.say)
+        plugins = self.plugins()
+        config = (load_if_any if bare else load)(self.file, plugins.catalogue)
+        runner = Runner(config, plugins, state_dir=self.state_dir, notify=notify or self.say)
         runner.may_reuse = not self.no_reuse
         return runner
 

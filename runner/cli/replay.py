@@ -121,7 +121,7 @@ def repro(project: Project, target: str, packed: Path, attempt: int | None, as_j
         raise UsageError(f"{target} is no RUN and no QUARANTINE:LINE; a number or, say, rejected.jsonl:3 is")
     if packed.exists():
         raise UsageError(f"{packed} is there already; name another file, or remove it")
-    with project.open() as runner:
+    with project.open(bare=_is_record(target)) as runner:
         declared = runner.config.secrets
         found = _found(runner, target, attempt).without_secrets(resolve(tuple(declared), declared))
     size = write(packed, found)
@@ -153,7 +153,7 @@ class _Place:
     def open(cls, project: Project, target: str, other: FunctionName | None, stack: ExitStack) -> _Place:
         """In a project where one is needed."""
         if target.isdigit() or other is not None or _is_record(target):
-            runner = stack.enter_context(project.open())
+            runner = stack.enter_context(project.open(bare=_is_record(target)))
             return cls(project=project, runner=runner, folder=runner.cache_dir)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="runner-replay-")))
         return cls(project=project, runner=None, folder=folder)
