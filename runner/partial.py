@@ -80,11 +80,12 @@ class PartialFile:
         try:
             while view:
                 view = view[os.write(self._descriptor, view) :]
-            if size >= BUFFER_BYTES:  # have it written while we go on: `sync` has the less to wait for
-                os.posix_fadvise(self._descriptor, self._length - size, size, os.POSIX_FADV_DONTNEED)
         except OSError as error:
             self._failure = self._refused(error)  # something is missing now: never sync what follows
             raise self._failure from error
+        if size >= BUFFER_BYTES:  # have it written while we go on: `sync` has the less to wait for
+            with contextlib.suppress(OSError):  # a hint, which some file systems may not know
+                os.posix_fadvise(self._descriptor, self._length - size, size, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
         """Bring all that was appended to the disk. Raises FileUnavailable."""
