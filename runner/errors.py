@@ -373,7 +373,10 @@ class OutputTooLarge(InvocationError):
 
     def __init__(self, limit_bytes: int, *, stderr_tail: str = "") -> None:
         self.limit_bytes = limit_bytes
-        super().__init__(f"the output is larger than {limit_bytes:,} bytes", stderr_tail=stderr_tail)
+        super().__init__(
+            f"the output is larger than {limit_bytes:,} bytes; the executor's output_limit_mb allows more",
+            stderr_tail=stderr_tail,
+        )
 
 
 class BadOutput(InvocationError):

@@ -143,8 +143,9 @@ class PartialFile:
             os.close(descriptor)  # it was published between our opening and our locking it
 
     def _refused(self, error: OSError) -> FileUnavailable:
-        missing = isinstance(error, FileNotFoundError)
-        hint = "; begin again with --restart" if missing else ""
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            return FileUnavailable(f"cannot write {self.shown}: what should be its folder is a file")
+        hint = "; begin again with --restart" if isinstance(error, FileNotFoundError) else ""
         return FileUnavailable(f"cannot write {self.shown}{ENDING}: {error.strerror}{hint}")
 
 

@@ -100,6 +100,8 @@ def of_quarantine(runner: Runner, path: Path, line: int, function: Function | No
     record = found[1]
     if not record.whole:
         raise InvalidInput(f"{path}:{line} has only the beginning of a record that was too long")
+    if function is None and not record.attempts:
+        raise UsageError(f"{path}:{line} was seen by no function ({record.message}); --function NAME lets one see it")
     kept, lacks = _kept_of_record(runner, f"{path}:{line}", record.recording, function)
     failed = Expected(
         error_class=record.error_class, message=record.message, logs=(), logs_are_whole=False, output=None

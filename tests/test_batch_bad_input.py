@@ -257,7 +257,9 @@ def test_an_output_that_is_a_folder(bench: Bench) -> None:
 def test_an_output_below_a_file(bench: Bench) -> None:
     bench.write("in.txt", "a\n")
     bench.write("file", "")
-    assert "cannot write file/out.txt.partial: " in str(bench.run(sink="file/out.txt").error)
+    wrong = "what should be its folder is a file"
+    for path in ("file/out.txt", "file/deep/out.txt"):
+        assert str(bench.run(sink=path).error) == f"cannot write {path}: {wrong}"
 
 
 def test_an_output_that_cannot_be_written(bench: Bench) -> None:

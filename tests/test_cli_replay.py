@@ -378,6 +378,16 @@ def test_a_quarantined_record_is_the_same_again(project: Replays) -> None:
     assert project.replay("out.txt.rejected.jsonl:2")["version"] == 1
 
 
+def test_a_record_that_no_function_saw_is_replayed_with_a_named_one_only(single: Replays) -> None:
+    single.write("in.jsonl", b"3\xff\n")
+    ends = ("-i", "in.jsonl", "-o", "out.jsonl", "--on-error", "quarantine")
+    assert single.run("map", "asks", *ends).status == 0
+    done = single.run("replay", "out.jsonl.rejected.jsonl:1")
+    assert (done.status, "was seen by no function (not UTF-8: byte 0xff" in done.err) == (2, True), done.err
+    facts = single.replay("out.jsonl.rejected.jsonl:1", "--function", "asks", status=1)
+    assert (facts["recording"], facts["status"]) == ("none", "failed")
+
+
 def test_what_a_quarantine_keeps_of_a_record(single: Replays) -> None:
     rejects(single, "pure", asks(3))
     assert single.replay("out.txt.rejected.jsonl:1")["recording"] == "pure"

@@ -81,14 +81,12 @@ class Plan:
         if self.quarantine is not None:
             path = _absolute(self.project, self.quarantine)
             if path in outputs:
-                raise UsageError(f"{self.title}: {self.quarantine} is the output and the quarantine as well")
+                raise UsageError(f"{self.quarantine} is the output and the quarantine as well; give one another path")
             outputs[path] = "quarantine"
         for name in inputs:
             role = outputs.get(_absolute(self.project, name))
             if role is not None:
-                raise UsageError(
-                    f"{self.title}: {name} is the {role} and among the input as well; give it another path"
-                )
+                raise UsageError(f"{name} is the {role} and among the input as well; give it another path")
 
 
 def _absolute(folder: Path, name: str) -> str:
