@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 from runner.errors import LookupFailed
 from runner.expressions import Raw, encode, fill, find, holds, kind, parse_condition, plain, sole
 from runner.graph import reached
-from runner.pipeline_state import BAD, ENDED, State, StepState
+from runner.pipeline_state import BAD, ENDED, MESSAGE_CHARACTERS, State, StepState
 from runner.plan import ON_FAILURE, ParamPlan, Plan, StepPlan
 from runner.runs import MAX_PAYLOAD_BYTES, Failure, NewRun, RunStatus, StepEnded
 from runner.stepkeys import fits
@@ -141,9 +141,11 @@ class _Turn:
             self._close(step, state)
 
     def _note(self, step: StepPlan, error_class: str, message: str, item: int | None = None) -> None:
-        """Remember the first failure."""
+        """Remember the first failure, of the step and of all."""
+        place = message if item is None else f"item {item}: {message}"
+        state = self._state.steps[step.name]
+        state.message = state.message or place[:MESSAGE_CHARACTERS]
         if self._state.failure is None and step.name != ON_FAILURE:
-            place = message if item is None else f"item {item}: {message}"
             self._state.failure = {"step": step.name, "error_class": error_class, "message": place}
             self._scope["failure"] = self._state.failure
 

@@ -17,6 +17,9 @@ ENDED = frozenset({"succeeded", "skipped", *BAD})
 """The statuses that a step keeps; before it is `running`, and before that it is not in the state."""
 
 
+MESSAGE_CHARACTERS = 500
+
+
 @dataclass(kw_only=True, slots=True)
 class StepState:
     """A step that has begun."""
@@ -33,6 +36,8 @@ class StepState:
     """Runs of it that have not ended."""
     succeeded: int = 0
     failed: int = 0
+    message: str = ""
+    """Its first failure; of an item with its number. At most MESSAGE_CHARACTERS."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -410,6 +410,22 @@ def test_items_that_fail(action: str, begun: int, statuses: str, message: str) -
         assert json.loads(run.payloads["all"])["parts"][2:6] == [None, {"of": 3}, {"of": 4}, None]
 
 
+def test_every_step_that_failed_tells_why() -> None:
+    steps: dict[str, dict[str, Any]] = {
+        "a": {"foreach": [1, 2, 3], "on_item_error": "continue"},
+        "b": {"needs": ["a"], "if": "always()", "with": "${{ steps.a.outputs }}"},
+        "c": {"if": "always()"},
+    }
+    run = Run(plan(steps), lambda child: BAD if child.step == "a" and child.item else b"{}").finish()
+    told = {name: state.message for name, state in run.state.steps.items()}
+    assert told == {
+        "a": "item 1: trapped: boom",
+        "b": "steps.b.with: ${{ steps.a.outputs }}: step 'a' is failed and gave nothing",
+        "c": "",
+    }
+    assert run.message == "Trapped: step 'a' failed for 2 of 3 items: item 1: trapped: boom"
+
+
 @pytest.mark.parametrize(("action", "live"), [("stop", 3), ("continue", 3)])
 def test_what_runs_beside_a_failure_is_waited_for(action: str, live: int) -> None:
     run = Run(fan(on_item_error=action, max_parallel=4), lister(20, 0))

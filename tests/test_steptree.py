@@ -86,6 +86,12 @@ def test_a_failure_shows_what_is_run_on_it() -> None:
     assert shown[-1].startswith("  ✓   on_failure  succeeded  2.0 s")
 
 
+def test_a_step_that_failed_tells_why() -> None:
+    shown = view(a=step("failed", 1, message="item 3: exited\x1b\nwith code 4", total=9, failed=1))
+    assert plain(tree(shown, NOW))[1] == "  ✗   a     failed     1.0 s  1 of 9 items, 1 failed  item 3: exited\\x1b"
+    assert list(news(None, shown, NOW)) == ["p.a: failed 1.0 s 1 of 9 items, 1 failed item 3: exited\\x1b"]
+
+
 def test_what_is_taken_over_and_what_waits() -> None:
     shown = tree(view(reuse=Reuse(runs=(3,), whole={"a": None}), a=step("succeeded")), NOW)
     assert click.unstyle(shown[1]) == "  ✓   a     succeeded  as in run 3"
@@ -105,8 +111,17 @@ def test_news() -> None:
 
 def test_as_json() -> None:
     found = list(facts(HALF))
-    assert found[1] == {"step": "each", "status": "running", "total": 1000, "succeeded": 249, "failed": 1}
-    assert found[3] == {"step": "z", "status": "waiting", "total": None, "succeeded": 0, "failed": 0}
+    assert found[1] == {
+        "step": "each",
+        "status": "running",
+        "total": 1000,
+        "succeeded": 249,
+        "failed": 1,
+        "message": None,
+    }
+    assert found[3] == {"step": "z", "status": "waiting", "total": None, "succeeded": 0, "failed": 0, "message": None}
+    (failed, *_) = facts(view(a=step("failed", 1, message="no 'x'")))
+    assert (failed["status"], failed["message"]) == ("failed", "no 'x'")
 
 
 @pytest.mark.parametrize("columns", [0, 1, 5, 9, 100])

@@ -152,7 +152,7 @@ def show(project: Project, run_id: int, part: str | None, as_json: bool) -> None
     --input is what was put into the queue: nothing, for a run that reads its job's own input.
 
     With --json: the keys of `runs list`, all others of a run, and attempt_list; of a pipeline also
-    steps (step, status, total, succeeded, failed).
+    steps (step, status, total, succeeded, failed, message).
 
     \b
     Examples:

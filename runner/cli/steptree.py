@@ -68,13 +68,12 @@ def news(before: View | None, view: View, now: datetime) -> Iterator[str]:
 
 def facts(view: View) -> Iterator[dict[str, object]]:
     """Each step as JSON has it, those that have not begun too."""
+    from runner.pipeline_state import StepState
+
     for name in view.plan.steps:
-        state = view.state.steps.get(name)
-        if state is None:
-            yield {"step": name, "status": "waiting", "total": None, "succeeded": 0, "failed": 0}
-        else:
-            counts = {"total": state.total, "succeeded": state.succeeded, "failed": state.failed}
-            yield {"step": name, "status": state.status, **counts}
+        state = view.state.steps.get(name) or StepState(status="waiting")
+        counts = {"total": state.total, "succeeded": state.succeeded, "failed": state.failed}
+        yield {"step": name, "status": state.status, **counts, "message": state.message or None}
 
 
 def items(view: View) -> Iterator[str]:
@@ -122,6 +121,8 @@ def _more(view: View, name: str, state: StepState, now: datetime) -> Iterator[st
         yield _records(view.counts[name])
     if state.total is not None:
         yield f"{_bar(state)}{_items(state)}"
+    if state.status == "failed" and state.message:
+        yield console.printable(state.message.partition("\n")[0])
 
 
 def _records(counts: Mapping[str, int]) -> str:
