@@ -204,8 +204,8 @@ def test_every_end_of_a_guest_is_told_apart(project: DaemonProject) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains(project: DaemonProject, number: signal.Signals) -> None:
     with project.serving("--lanes", "2") as daemon:
-        running = project.enqueue(sleep(1.5), sleep(1.5))
-        project.running(*running)
+        running = project.enqueue(spin(2), spin(2))
+        project.begun(daemon, 2)  # the store knows of what is claimed before the daemon has begun with it
         waiting = project.enqueue(SAY, SAY)
         daemon.send(number)
         daemon.told("stopping: 2 running, up to 30 s for them")
