@@ -186,6 +186,9 @@ def test_several_files_in_a_stated_order(bench: Bench) -> None:
     assert bench.read("out/b.txt") == b"9\nb\n10\n"
 
 
+LONGER_THAN_IS_READ_AT_ONCE = (b"line" * 25 + b"\n") * 6_000
+
+
 def changing(bench: Bench, change: Any, after: int) -> None:
     """Something happens to the input while it is read."""
 
@@ -198,13 +201,13 @@ def changing(bench: Bench, change: Any, after: int) -> None:
 
 
 def test_a_file_that_grows_while_it_is_read(bench: Bench) -> None:
-    path = bench.write("in.txt", b"line\n" * 100_000)
+    path = bench.write("in.txt", LONGER_THAN_IS_READ_AT_ONCE)
 
     def grow() -> None:
         with path.open("ab") as file:
             file.write(b"more\n")
 
-    changing(bench, grow, 5000)
+    changing(bench, grow, 50)
     report = bench.run(every=10)
     assert isinstance(report.error, SourceChanged)
     assert str(report.error).startswith("in.txt changed while it was read (near byte ")
@@ -216,14 +219,14 @@ def test_a_file_that_grows_while_it_is_read(bench: Bench) -> None:
 
 
 def test_a_file_that_vanishes_while_it_is_read(bench: Bench) -> None:
-    path = bench.write("in.txt", b"line\n" * 100_000)
+    path = bench.write("in.txt", LONGER_THAN_IS_READ_AT_ONCE)
     changing(bench, path.unlink, 5)
     assert "in.txt vanished while it was read" in str(bench.run(every=10).error)
     assert not (bench.folder / "out.txt").exists()
 
 
 def test_a_file_that_vanishes_before_it_is_read(bench: Bench) -> None:
-    bench.write("a.txt", b"line\n" * 100_000)
+    bench.write("a.txt", LONGER_THAN_IS_READ_AT_ONCE)
     second = bench.write("b.txt", b"line\n")
     changing(bench, second.unlink, 5)
     assert "b.txt has vanished since the run began" in str(bench.run("?.txt", every=10).error)

@@ -20,6 +20,8 @@ from tests.cli_queue import Queue
 from tests.support import ENGINE_NAMES, eventually
 from tests.world_guests import ASKS, ASKS_MORE, asks
 
+pytestmark = pytest.mark.slow
+
 SECRET = "s3cr3t-of-tests"
 SPINS = guests.command("(loop br 0)")
 JOBS = """version: 1
