@@ -251,7 +251,9 @@ class Lane:
         for outcome in self._lanes.carrier.carry_out(claims, self):
             with self._lock:
                 self._moved = time.monotonic()
-                if (outcome.run_id, outcome.token) not in self._given_back:
+                key = outcome.run_id, outcome.token
+                self._waiting.pop(key, None)  # a pipeline's turn, or what could not be run, ends without having begun
+                if key not in self._given_back:
                     self._done.append(outcome)
         with self._lock:
             self._current = None

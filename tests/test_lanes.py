@@ -31,7 +31,8 @@ def now() -> datetime:
 
 
 class Script(Carrier):
-    """Carries out what payloads say: `quick`, `wait` (until it is stopped or let go), `bug`."""
+    """Carries out what payloads say: `quick`, `wait` (until it is stopped or let go), `bug`, and `told`, which
+    has its outcome without having begun, as a turn of a pipeline has."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -48,7 +49,8 @@ class Script(Carrier):
             yield from (Released(each.run_id, each.token, "stopped") for each in claims)
             return
         for claim in claims:
-            yield watch.verdict(claim) or self._one(claim, watch)
+            told = Succeeded(claim.run_id, claim.token, b"out") if claim.payload == b"told" else None
+            yield watch.verdict(claim) or told or self._one(claim, watch)
 
     def _one(self, claim: Claim, watch: Watch) -> Outcome:
         stopped = threading.Event()
@@ -235,6 +237,19 @@ def test_what_has_ended_before_a_long_run_is_recorded(single: Bench) -> None:
     *before, slow = single.enqueue(*[b"quick"] * 5, b"wait")
     assert single.ended(before)
     assert single.statuses([slow]) == ["running"]
+
+
+def test_what_ends_without_having_begun_is_not_given_back_as_well(single: Bench) -> None:
+    assert single.ended(single.enqueue(*[b"quick"] * 200))
+    *before, slow, behind = single.enqueue(*[b"told"] * 5, b"wait", b"told")
+    assert single.ended(before)
+    single.until(lambda: single.statuses([behind]) == ["pending"])
+    assert single.statuses([slow]) == ["running"]
+    single.carrier.let_go.set()
+    assert single.ended([*before, slow, behind])
+    assert single.watcher.breaks == []
+    assert {single.store.get(run_id).attempts for run_id in before} == {1}
+    assert single.store.counters()["late_results_refused"] == 0
 
 
 def test_together_they_are_stopped_when_none_ends(single: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
