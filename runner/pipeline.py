@@ -123,7 +123,13 @@ class _Turn:
             return None
         self._state.is_open = True
         name = fill({"key": self._plan.seat}, _With(self._scope, self._world), "concurrency")["key"]
-        return (name if isinstance(name, str) else encode(name).decode()), self._plan.seats
+        self._state.seat = seat = name if isinstance(name, str) else encode(name).decode()
+        if seat in self._plan.held:
+            raise LookupFailed(
+                f"its concurrency key {seat!r} is that of a run which waits for it, so that neither could end; "
+                "give one of the two jobs another key, or none"
+            )
+        return seat, self._plan.seats
 
     def _absorb(self, end: StepEnded) -> None:
         state, step = self._state.steps[end.step], self._plan.steps[end.step]
@@ -159,7 +165,8 @@ class _Turn:
         try:
             if reuse is not None and step.name in reuse.whole:
                 state.status, state.total = "succeeded", reuse.whole[step.name]
-                state.succeeded = 1 if state.total is None else state.total
+                state.failed = reuse.failed.get(step.name, 0)
+                state.succeeded = 1 if state.total is None else state.total - state.failed
             elif not self._is_wanted(step):
                 state.status = "skipped"
             elif step.foreach is None:
@@ -242,9 +249,11 @@ class _Turn:
 
     def _enqueue(self, step: StepPlan, state: StepState, scope: Mapping[str, Any], item: int | None = None) -> None:
         payload = self._payload(step, _With(scope, self._world), f"steps.{step.name}.with")
-        world = self._world
+        world, seat = self._world, self._state.seat
+        held = self._plan.held if seat is None else (*self._plan.held, seat)
+        target = step.target
         self._children.append(
-            step.target.new_run(world.namespace, payload, step=step.name, item=item, parent_id=world.run_id)
+            target.new_run(world.namespace, payload, step=step.name, item=item, parent_id=world.run_id, held=held)
         )
         self._room -= len(payload)
         state.live += 1

@@ -47,6 +47,8 @@ class State:
     steps: dict[str, StepState] = field(default_factory=dict)
     is_open: bool = False
     """Whether it has had its first turn."""
+    seat: str | None = None
+    """The seat that it has, or waits for."""
     seen: int = 0
     """The number of the latest StepEnded that is counted here."""
     failure: dict[str, str] | None = None
@@ -88,12 +90,14 @@ def taking_over(plan: Plan, earlier: State, runs: tuple[int, ...], *, start: str
     nothing that is run again is not, and of a step with items only those that did not succeed are.
 
     With `start` that step and all that comes behind it are run again as a whole, and those before it have
-    to have succeeded. `runs` are the earlier run and those that it took over from, latest first.
+    to have succeeded; of one that ignores failed items those stay failed. `runs` are the earlier run and those
+    that it took over from, latest first.
     Raises UsageError.
     """
     graph = {name: step.needs for name, step in plan.steps.items()}
     again = set() if start is None else {start, *reached(inverted(graph), [start])}
     whole: dict[str, int | None] = {}
+    failed: dict[str, int] = {}
     items: list[str] = []
     unchanged: set[str] = set()
     for name, step in plan.steps.items():
@@ -102,8 +106,10 @@ def taking_over(plan: Plan, earlier: State, runs: tuple[int, ...], *, start: str
             continue
         if (before.total is None) is not (step.foreach is None) and before.status != "skipped":
             continue
-        if before.status == "succeeded" and not before.failed:
+        if before.status == "succeeded" and (not before.failed or start is not None):
             whole[name] = before.total
+            if before.failed:
+                failed[name] = before.failed
             unchanged.add(name)
         elif before.status == "skipped":
             unchanged.add(name)
@@ -113,16 +119,22 @@ def taking_over(plan: Plan, earlier: State, runs: tuple[int, ...], *, start: str
     missing = [name for name in needed if name not in unchanged]
     if missing:
         status = _status(earlier.steps, missing[0])
-        raise UsageError(f"step {missing[0]!r} comes before {start!r} and {status} in run {runs[0]}; run all of it")
+        raise UsageError(
+            f"step {missing[0]!r} comes before {start!r} and {status} in run {runs[0]}; "
+            "run all of it, or with --failed what failed"
+        )
     return Plan(
         steps=plan.steps,
         params=plan.params,
         seats=plan.seats,
         seat=plan.seat,
         last=plan.last,
-        reuse=Reuse(runs=runs, whole=whole, items=tuple(items)),
+        reuse=Reuse(runs=runs, whole=whole, items=tuple(items), failed=failed),
     )
 
 
 def _status(steps: Mapping[str, Any], name: str) -> str:
-    return f"was {steps[name].status}" if name in steps else "was not run"
+    if name not in steps:
+        return "was not run"
+    status = steps[name].status
+    return {"failed": "failed", "running": "was not finished"}.get(status, f"was {status}")

@@ -32,8 +32,17 @@ class Target:
     plan: Mapping[str, Any] | None = None
     """Of another pipeline: its plan, as JSON has it."""
 
-    def new_run(self, namespace: str, payload: bytes, *, step: str, item: int | None, parent_id: int) -> NewRun:
-        """The run of a step, or of one of its items."""
+    def new_run(
+        self,
+        namespace: str,
+        payload: bytes,
+        *,
+        step: str,
+        item: int | None,
+        parent_id: int,
+        held: tuple[str, ...] = (),
+    ) -> NewRun:
+        """The run of a step, or of one of its items; see Plan.held."""
         return NewRun(
             namespace,
             self.job,
@@ -47,7 +56,7 @@ class Target:
             dlq_topic=self.dlq_topic,
             step=step,
             item=item,
-            plan=b"" if self.plan is None else _dump(self.plan),
+            plan=b"" if self.plan is None else _dump({**self.plan, "held": held} if held else self.plan),
         )
 
 
@@ -88,6 +97,8 @@ class Reuse:
     """Steps that are not run again, with how many items they had; None for one without items."""
     items: tuple[str, ...] = ()
     """Steps of which only the items are run that did not succeed."""
+    failed: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Of the steps that are not run again: how many of their items had failed, if any."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +112,8 @@ class Plan:
     """How many runs with the same seat go at once; None: any number."""
     seat: str = ""
     """What those runs have in common; may hold look-ups."""
+    held: tuple[str, ...] = ()
+    """The seats of the runs that wait for this one."""
     last: str | None = None
     """The step whose output is the run's, if there is one."""
     reuse: Reuse | None = None
@@ -126,8 +139,8 @@ def load(text: bytes) -> Plan:
             **facts,
             "steps": {step.name: step for step in steps},
             "params": {param.name: param for param in params},
-            "reuse": reuse
-            and Reuse(runs=tuple(reuse["runs"]), whole=reuse["whole"], items=tuple(reuse.get("items", ()))),
+            "held": tuple(facts.get("held", ())),
+            "reuse": reuse and Reuse(**{**reuse, "runs": tuple(reuse["runs"]), "items": tuple(reuse.get("items", ()))}),
         }
     )
 

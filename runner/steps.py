@@ -294,6 +294,35 @@ def check_cycles(jobs: Mapping[str, Given]) -> None:
     cycle = find_cycle(started)
     if cycle:
         started[cycle[0]][cycle[1]].report("job", f"a cycle: {_path(cycle, 'starts')}")
+    else:
+        _check_seats(jobs, started)
+
+
+def _check_seats(jobs: Mapping[str, Given], started: Mapping[str, Mapping[str, Given]]) -> None:
+    """Report `concurrency` keys whose runs could wait for each other for ever, as far as they hold no look-ups:
+    a run keeps its place until the runs that it starts have ended."""
+    keys = {name: key for name, job in jobs.items() if (key := _seat(name, job)) is not None}
+    inner: dict[str, dict[str, tuple[str, str]]] = {key: {} for key in keys.values()}
+    for name, key in keys.items():
+        for other in sorted(reached(started, [name]) & keys.keys()):
+            inner[key].setdefault(keys[other], (name, other))
+    cycle = find_cycle(inner)
+    if cycle:
+        links = [(one, inner[one][other]) for one, other in pairwise(cycle)]
+        told = " and ".join(
+            f"{outer!r} has the key {key!r} while it waits for {other!r}" for key, (outer, other) in links
+        )
+        message = f"runs would wait for each other for ever: {told}, which has the key {cycle[-1]!r}; "
+        jobs[links[0][1][0]].report("concurrency", f"{message}give one of them another key, or none")
+
+
+def _seat(name: str, job: Given) -> str | None:
+    """The key that the runs of a job share; None without any, or when it holds look-ups."""
+    keys = job.values.get("concurrency")
+    if keys is None:
+        return None
+    key = None if isinstance(keys, int) else keys.key
+    return name if key is None else None if "${{" in key else key
 
 
 def refuse_without_steps(job: Given) -> None:

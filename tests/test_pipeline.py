@@ -345,6 +345,24 @@ def test_a_seat_comes_first() -> None:
     assert "no 'x'" in Run(plan({"a": {}}, seats=1, seat="${{ run.x }}")).finish().message
 
 
+def test_a_seat_of_a_run_that_waits_for_this_one() -> None:
+    inner = json.loads(plan({"b": {}}, seats=3, seat="${{ input.key }}").dump())
+    between = json.loads(plan({"m": {"target": Target(job="inner", plan=inner)}}).dump())
+    outer = Run(
+        plan({"a": {"target": Target(job="between", plan=between)}}, seats=1, seat="${{ input.key }}"),
+        input=b'{"key": "same"}',
+    )
+    assert outer.turn().seat == ("same", 1)
+    (child,) = outer.turn().children
+    middle = Run(load_plan(child.plan))
+    (grandchild,) = middle.turn().children
+    assert (
+        "its concurrency key 'same' is that of a run which waits for it"
+        in Run(load_plan(grandchild.plan), input=b'{"key": "same"}').finish().message
+    )
+    assert Run(load_plan(grandchild.plan), input=b'{"key": "other"}').turn().seat == ("other", 3)
+
+
 # Items
 
 
@@ -530,9 +548,23 @@ def test_from_a_step_on() -> None:
     assert last.payloads["all"] == fan_again.payloads["all"]
 
 
+def test_from_a_step_behind_items_whose_failures_are_ignored() -> None:
+    first = Run(fan(on_item_error="ignore"), lister(4, 1, 2)).finish()
+    again = taking_over(first.plan, first.state, (4,), start="all")
+    second = Run(again, lister(4), kept=first.world.kept).finish()
+    assert second.begun == ["all"]
+    assert second.payloads["all"] == first.payloads["all"]
+    state = second.state.steps["each"]
+    assert (state.status, state.total, state.succeeded, state.failed) == ("succeeded", 4, 2, 2)
+    third = taking_over(again, second.state, (9, 4))
+    assert Run(third, lister(4), kept=second.world.kept).finish().begun == ["each[1]", "each[2]", "all"]
+
+
 def test_what_comes_before_has_to_have_succeeded() -> None:
     first = Run(plan(DIAMOND), failing("b")).finish()
-    with pytest.raises(UsageError, match="step 'b' comes before 'd' and was failed in run 4; run all of it"):
+    with pytest.raises(
+        UsageError, match="step 'b' comes before 'd' and failed in run 4; run all of it, or with --failed"
+    ):
         taking_over(first.plan, first.state, (4,), start="d")
     with pytest.raises(UsageError, match="step 'a' comes before 'd' and was not run in run 4"):
         taking_over(first.plan, State(), (4,), start="d")

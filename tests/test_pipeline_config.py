@@ -240,6 +240,37 @@ def test_jobs_that_start_each_other(problems: Callable[[str], list[str]]) -> Non
     assert found.count("starts") == 3
 
 
+STUCK = {
+    "the same key": ("{limit: 1, key: same}", "{limit: 3, key: same}", "key 'same' while it waits for 'inner'"),
+    "a job's name": ("{limit: 1, key: inner}", "1", "key 'inner' while it waits for 'inner'"),
+}
+
+
+@pytest.mark.parametrize("case", STUCK)
+def test_runs_that_would_wait_for_each_other(problems: Callable[[str], list[str]], case: str) -> None:
+    outer, inner, told = STUCK[case]
+    text = f"""{HEAD}  outer: {{concurrency: {outer}, steps: {{s: {{job: between}}}}}}
+  between: {{steps: {{s: {{job: inner}}}}}}
+  inner: {{concurrency: {inner}, steps: {{s: {{run: f}}}}}}
+"""
+    (found,) = problems(text)
+    assert found.startswith("jobs.yaml:5:")
+    assert "outer.concurrency: runs would wait for each other for ever: 'outer' has the " + told in found
+
+
+def test_keys_taken_in_two_orders(problems: Callable[[str], list[str]], loaded: Callable[[str], Config]) -> None:
+    jobs = {"a": ("one", "b"), "b": ("two", None), "c": ("two", "d"), "d": ("one", None)}
+    lines = [
+        f"  {name}: {{concurrency: {{limit: 1, key: {key}}}, steps: {{s: {{{f'job: {job}' if job else 'run: f'}}}}}}}\n"
+        for name, (key, job) in jobs.items()
+    ]
+    (found,) = problems(HEAD + "".join(lines))
+    assert "'a' has the key 'one' while it waits for 'b'" in found
+    assert "'c' has the key 'two' while it waits for 'd', which has the key" in found
+    loaded(HEAD + "".join(lines[:2]))
+    loaded((HEAD + "".join(lines)).replace("key: one", "key: 'one-${{ run.id }}'"))
+
+
 def test_a_long_pipeline(loaded: Callable[[str], Config], problems: Callable[[str], list[str]]) -> None:
     steps = ["      s0: {run: f}"]
     steps += [
