@@ -34,7 +34,10 @@ class ChunkKeys:
         default=128, metadata=_doc("Bytes of a chunk, in KiB.", minimum=1, maximum=65536, called=("size_kb", "size"))
     )
     records: int = field(
-        default=1_000_000, metadata=_doc("Records of a chunk.", minimum=1, maximum=1_000_000, called=("lines",))
+        default=1_000_000,
+        metadata=_doc(
+            "Records of a chunk; never more than `checkpoint.every`.", minimum=1, maximum=1_000_000, called=("lines",)
+        ),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from runner.errors import InvalidInput, InvalidRecord
 from runner.records import Limits
-from runner_files.lines import Records, Rules, Text, has_empty, in_utf8, split, without_empty
+from runner_files.lines import Records, Rules, Text, has_empty, in_utf8, line_breaks, split, without_empty
 
 QUOTE = b'"'
 
@@ -27,10 +27,8 @@ class CsvRules(Rules):
         """See Rules. Raises InvalidInput for another header than that of the files before."""
         if not self._has_header:
             return
-        text.fill(limits.record_bytes)
-        data = bytes(text.data)
-        size = header_size(data)
-        header = data[:size].removesuffix(b"\n")
+        size = self._header_size(text, limits)
+        header = bytes(text.data[:size]).removesuffix(b"\n")
         if not header.strip():
             return
         name = text.start.name
@@ -41,11 +39,23 @@ class CsvRules(Rules):
             raise InvalidInput(f"{name}:1: its header is not that of {self._first}; read one kind of file at a time")
         self.lead, self._first = header + b"\n", self._first or name
         self._columns = self._count(header)
-        text.take(size)
+        text.drop(size, text.look(size)[1])
 
-    def whole(self, data: bytearray) -> int:
+    @staticmethod
+    def _header_size(text: Text, limits: Limits) -> int:
+        """The length of the first row, of which as much is read as is needed."""
+        wanted = limits.block_bytes
+        while True:
+            text.fill(wanted)
+            size, held = header_size(bytes(text.data)), len(text.data)
+            if size < held or text.ended or held >= limits.record_bytes:
+                return size
+            if held >= wanted:
+                wanted = min(wanted * 2, limits.record_bytes)
+
+    def whole(self, data: bytearray, end: int) -> int:
         """See Rules. A line break between quotes ends nothing."""
-        end = data.rfind(b"\n") + 1
+        end = data.rfind(b"\n", 0, end) + 1
         quotes = data.count(QUOTE, 0, end)
         while end and quotes & 1:
             before = data.rfind(b"\n", 0, end - 1) + 1
@@ -101,6 +111,13 @@ def header_size(data: bytes) -> int:
         quotes += data.count(QUOTE, start, end)
         if not quotes & 1:
             return end
+
+
+def row_breaks(text: bytes) -> int:
+    """How many line breaks there are that end a row."""
+    if QUOTE not in text:
+        return line_breaks(text)
+    return sum(part.count(b"\n") for part in text.split(QUOTE)[::2])
 
 
 def rows(text: bytes) -> Records:

@@ -8,7 +8,7 @@ from pathlib import Path
 from runner.contracts import Host
 from runner.partial import is_stream
 from runner.records import Limits, Position, Reader, Sink, Source
-from runner_files.commas import CsvRules
+from runner_files.commas import CsvRules, row_breaks
 from runner_files.framing import Framing, Lines, WithHeader
 from runner_files.inputs import InputFile, find
 from runner_files.lines import JsonRules, LineReader, Rules
@@ -64,7 +64,7 @@ def line_sink(settings: FileOutput, host: Host) -> Sink:
 
 def csv_sink(settings: CsvOutput, host: Host) -> Sink:
     """A sink of rows."""
-    return _sink(settings, host, WithHeader() if settings.header else Lines())
+    return _sink(settings, host, WithHeader() if settings.header else Lines(row_breaks))
 
 
 def _sink(settings: FileOutput, host: Host, framing: Framing) -> Sink:

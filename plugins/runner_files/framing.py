@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from runner.errors import OutputRefused
 from runner.records import Position
-from runner_files.commas import header_size
+from runner_files.commas import header_size, row_breaks
 from runner_files.lines import line_breaks
 
 SHOWN_BYTES = 60
@@ -46,14 +46,18 @@ class Framing(ABC):
 class Lines(Framing):
     """A line break ends every output; an empty one is nothing."""
 
+    def __init__(self, count: Callable[[bytes], int] = line_breaks) -> None:
+        """`count` tells how many rows a text of whole ones has."""
+        self._count = count
+
     def frame(self, outputs: Sequence[bytes]) -> Framed:
         """See Framing."""
         text = b"".join([output if output.endswith(b"\n") else output + b"\n" for output in outputs if output])
-        return Framed(text, line_breaks(text))
+        return Framed(text, self._count(text))
 
 
 class WithHeader(Framing):
-    """Every output begins with the same header, which stands in the text once."""
+    """Rows of CSV: every output begins with the same header, which stands in the text once."""
 
     def __init__(self) -> None:
         self._header = b""
@@ -73,8 +77,7 @@ class WithHeader(Framing):
                 break
             parts.append(whole[len(header) :])
         text = b"".join(parts)
-        count = line_breaks(text) - (header.count(b"\n") if parts and parts[0] is header else 0)
-        return Framed(text, count, refused)
+        return Framed(text, row_breaks(text) - bool(parts and parts[0] is header), refused)
 
     @property
     def facts(self) -> Position:

@@ -122,14 +122,16 @@ class Text:
             if piece and self.source.is_stream:
                 return
 
-    def take(self, size: int) -> tuple[bytes, int]:
-        """The first so many bytes, which are whole lines, and how many these are."""
+    def look(self, size: int) -> tuple[bytes, int]:
+        """The first so many bytes, and how many line breaks these have."""
         with memoryview(self.data) as view:
             text = bytes(view[:size])
+        return text, line_breaks(text)
+
+    def drop(self, size: int, lines: int) -> None:
+        """Leave out so many bytes, which have so many line breaks."""
         del self.data[:size]
-        lines = line_breaks(text)
         self._move(size, lines)
-        return text, lines + (not text.endswith(b"\n"))
 
     def drop_line(self) -> int:
         """Leave out a line without holding it; returns its length."""
@@ -158,9 +160,9 @@ class Rules:
     def begin(self, text: Text, limits: Limits) -> None:
         """An input begins: take from it what is no record. Raises InvalidInput."""
 
-    def whole(self, data: bytearray) -> int:
-        """How much of the data is whole records, with their line breaks; 0 for none."""
-        return data.rfind(b"\n") + 1
+    def whole(self, data: bytearray, end: int) -> int:
+        """How much of the data up to there is whole records, with their line breaks; 0 for none."""
+        return data.rfind(b"\n", 0, end) + 1
 
     def first(self, data: bytearray, count: int) -> int:
         """The length of the first so many records; there are more."""
@@ -324,21 +326,26 @@ class LineReader(Reader):
         wanted = limits.block_bytes
         while True:
             text.fill(wanted)
-            size = rules.whole(data)
-            if size or text.ended:
+            held = len(data)
+            if text.ended and held < wanted:
+                size = held
                 break
-            if len(data) > limits.record_bytes:
+            size = rules.whole(data, wanted)  # what was read beyond makes no difference
+            if size:
+                break
+            if held > limits.record_bytes:
                 return self._too_long(text)
-            wanted = min(max(wanted, len(data)) * 2, limits.record_bytes + 1)
-        if text.ended:
-            size = len(data)
-        if size > limits.block_records and data.count(b"\n", 0, size) > limits.block_records:
-            size = min(size, rules.first(data, limits.block_records))
+            if held >= wanted:
+                wanted = min(wanted * 2, limits.record_bytes + 1)
         if not size:
             return None
         start = text.start
-        block, lines = text.take(size)
-        found = rules.records(block)
+        block, breaks = text.look(size)
+        if breaks > limits.block_records:
+            size = min(size, rules.first(data, limits.block_records))
+            block, breaks = text.look(size)
+        text.drop(size, breaks)
+        found, lines = rules.records(block), breaks + (not block.endswith(b"\n"))
         return TextBlock(block, start, lines, found, rules.lead) if found is None or found.records else None
 
     def _too_long(self, text: Text) -> Block:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 STREAM = "-"
 """The path that is stdin or stdout."""
+_NO_STREAM = {"pattern": r"(?!-$)[^\0]+", "expected": "a path: this format cannot come from stdin or go to stdout"}
 
 
 def _doc(text: str, **facts: Any) -> dict[str, Any]:
@@ -68,13 +69,19 @@ class CsvOutput(FileOutput):
 class FilesInput(FileInput):
     """Whole files: each file of the pattern is one record."""
 
+    path: str = field(
+        metadata=_doc(
+            "A file, or several by a pattern (`pages/**/*.html`), from the folder of jobs.yaml.", **_NO_STREAM
+        )
+    )
+
 
 @dataclass(frozen=True, kw_only=True)
 class FilesOutput:
     """A folder with a file for each record, named like the file that the record was. It appears as a whole,
     in place of one that an earlier run has written."""
 
-    path: str = field(metadata=_doc("The folder, from the folder of jobs.yaml.", pattern=r"[^\0]+"))
+    path: str = field(metadata=_doc("The folder, from the folder of jobs.yaml.", **_NO_STREAM))
     ending: str | None = field(
         default=None,
         metadata=_doc("The ending of its files; that of the input without it.", pattern=r"[^/\0]*", example=".html"),
@@ -88,7 +95,7 @@ class SqliteInput:
 
     __one_of__: ClassVar[tuple[str, ...]] = ("table", "query")
 
-    path: str = field(metadata=_doc("The database, from the folder of jobs.yaml.", pattern=r"[^\0]+"))
+    path: str = field(metadata=_doc("The database, from the folder of jobs.yaml.", **_NO_STREAM))
     table: str | None = field(
         default=None, metadata=_doc("A table or view, in the order of its rows.", example="orders")
     )
@@ -106,7 +113,7 @@ class SqliteInput:
 class SqliteOutput:
     """A table. Every line that a function writes is a JSON object; its keys are columns, a new one is added."""
 
-    path: str = field(metadata=_doc("The database, from the folder of jobs.yaml.", pattern=r"[^\0]+"))
+    path: str = field(metadata=_doc("The database, from the folder of jobs.yaml.", **_NO_STREAM))
     table: str = field(metadata=_doc("The table.", example="clean_orders"))
     mode: Literal["replace", "append"] = field(
         default="replace", metadata=_doc("Whether the rows take the place of the table, or are added to it.")
@@ -117,13 +124,15 @@ class SqliteOutput:
 class ParquetInput(FileInput):
     """Parquet files: rows as JSON objects. Needs the extra `parquet`."""
 
+    path: str = field(metadata=_doc("A file, or several by a pattern, from the folder of jobs.yaml.", **_NO_STREAM))
+
 
 @dataclass(frozen=True, kw_only=True)
 class ParquetOutput:
     """A Parquet file. Every line that a function writes is a JSON object; its keys are columns. Needs the
     extra `parquet`."""
 
-    path: str = field(metadata=_doc("The file, from the folder of jobs.yaml.", pattern=r"[^\0]+"))
+    path: str = field(metadata=_doc("The file, from the folder of jobs.yaml.", **_NO_STREAM))
     compression: Literal["snappy", "zstd", "gzip", "none"] = field(
         default="snappy", metadata=_doc("How columns are packed.")
     )

@@ -60,7 +60,7 @@ class Plan:
         if keys.isolation == "chunk":
             return Limits(
                 block_bytes=min(keys.chunk.kb << 10, record_bytes),
-                block_records=keys.chunk.records,
+                block_records=min(keys.chunk.records, keys.checkpoint.every),
                 record_bytes=record_bytes,
             )
         return Limits(block_records=min(keys.checkpoint.every, Limits().block_records), record_bytes=record_bytes)

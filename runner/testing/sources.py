@@ -11,6 +11,8 @@ from runner.errors import FileUnavailable, SourceChanged
 from runner.records import Block, Limits, Position, Source
 
 LIMITS = Limits(block_bytes=256, block_records=7, record_bytes=1 << 20)
+BY_BYTES = Limits(block_bytes=100, block_records=1 << 20, record_bytes=1 << 20)
+"""With these it is the bytes that end a block."""
 RECORDS = 100
 
 
@@ -44,12 +46,13 @@ class SourceContract(ABC):
         assert [bytes(data) for block in blocks for data in block.payloads()] == self.expected(RECORDS)
         assert sum(block.count for block in blocks) == RECORDS
 
-    def test_blocks_keep_to_the_limits(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("limits", [LIMITS, BY_BYTES])
+    def test_blocks_keep_to_the_limits(self, tmp_path: Path, limits: Limits) -> None:
         self.write(tmp_path, RECORDS)
-        for block in self.read(self.make(tmp_path)):
-            assert 0 < block.count <= LIMITS.block_records
+        for block in self.read(self.make(tmp_path), limits):
+            assert 0 < block.count <= limits.block_records
             assert block.count == len(block.records()) == len(block.payloads())
-            assert block.size <= LIMITS.block_bytes or block.count == 1
+            assert block.size <= limits.block_bytes or block.count == 1
 
     def test_a_chunk_is_the_records_as_lines(self, tmp_path: Path) -> None:
         self.write(tmp_path, RECORDS)
@@ -57,13 +60,14 @@ class SourceContract(ABC):
             assert block.chunk() == block.lead + b"".join(record + b"\n" for record in block.records())
             assert [block.lead + record for record in block.records()] == list(block.payloads())
 
-    def test_can_be_read_on_from_every_block(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("limits", [LIMITS, BY_BYTES])
+    def test_can_be_read_on_from_every_block(self, tmp_path: Path, limits: Limits) -> None:
         self.write(tmp_path, RECORDS)
         source = self.make(tmp_path)
         assert source.resumable
-        blocks = self.read(source)
+        blocks = self.read(source, limits)
         for number, block in enumerate(blocks):
-            rest = self.read(self.make(tmp_path), position=block.end)
+            rest = self.read(self.make(tmp_path), limits, position=block.end)
             assert [(each.chunk(), each.end) for each in rest] == [
                 (each.chunk(), each.end) for each in blocks[number + 1 :]
             ]
