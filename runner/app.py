@@ -24,6 +24,7 @@ from runner.dispatcher import Dispatcher
 from runner.errors import (
     EngineUnavailable,
     FunctionNotFound,
+    InvalidModule,
     NotAvailable,
     RunnerError,
     ToolchainUnavailable,
@@ -261,15 +262,25 @@ class Runner:
             return Registered(function=before, changed=False, previous=before)
         new = before is None or (before.wasm_cid, before.pure) != (wasm_cid, pure)
         if new and self.plugins.catalogue.takes_wasm(configured.executor.name):
-            module = wasm_modules.inspect(wasm)
-            wasm_modules.entry_point(module)  # what can never run is not registered
-            if pure:
-                check_pure(module)
+            try:
+                module = wasm_modules.inspect(wasm)
+                wasm_modules.entry_point(module)  # what can never run is not registered
+                if pure:
+                    check_pure(module)
+            except InvalidModule as error:
+                error.args = (f"{self._place(configured)}: {error}",)
+                raise
         previous = self.registry.register(configured.definition, wasm, source_cid=source_cid)
         function = self.registry.get(self.config.namespace, name)
         changed = before is None or before.id != function.id
         self._registered[name] = (configured.definition, wasm_cid, function.id)
         return Registered(function=function, changed=changed, previous=previous)
+
+    def _place(self, function: FunctionConfig) -> str:
+        """How a message names a function and where it is declared; `runner map` declares one nowhere."""
+        line = f"{self.config.path.name}:{function.line}: " if function.line else ""
+        file = function.wasm or function.source
+        return f"{line}function {function.definition.name!r}{f', {file.name}' if file else ''}"
 
     # Queue and triggers
 

@@ -228,9 +228,25 @@ def test_map_from_and_to_tables(project: BatchProject) -> None:
     assert project.ok("map", "echo", "-i", query, "-o", "-", "-q").out == b'{"id":2}\n{"id":1}\n'
 
 
+def test_map_writes_rows_of_tables_as_lines(project: BatchProject) -> None:
+    pytest.importorskip("pyarrow")
+    wasm(project, "echo")
+    project.write("in.jsonl", b'{"id": 1}\n{"id": 2}\n')
+    project.ok("map", "echo", "--wasm", "echo.wasm", "-i", "in.jsonl", "-o", "names.parquet")
+    project.ok("map", "echo", "-i", "in.jsonl", "-o", "{path: names.db, table: names}")
+    for source in ("names.parquet", "{path: names.db, table: names}"):
+        assert project.ok("map", "echo", "-i", source, "-o", "-", "-q").out == b'{"id":1}\n{"id":2}\n'
+    lines = b'{"id":3}\n'
+    assert project.ok("map", "echo", "-i", "-", "-o", "three.parquet", "-q", input=lines).status == 0
+    assert project.ok("map", "echo", "-i", "three.parquet", "-o", "-", "-q").out == lines
+    assert not (project.folder / "-").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "told"),
     [
+        (("-i", "in.jsonl", "-o", "{path: '-', format: parquet}"), 2, "this format cannot come from stdin or go to"),
+        (("-i", "-", "--input-format", "parquet", "-o", "o.jsonl"), 2, "this format cannot come from stdin or go to"),
         (("-i", "in.xyz", "-o", "-"), 2, "--input in.xyz: its ending tells no format; give --input-format, one of"),
         (("-i", "in.jsonl", "-o", "out.xyz"), 2, "--output out.xyz: its ending tells no format; give --output-format"),
         (("-i", "{path: in.jsonl, sort: up}", "-o", "-"), 2, "--input:1:24 sort: expected one of 'name', 'modified'"),
@@ -313,6 +329,23 @@ def test_partitions_by_file_and_by_value(project: BatchProject) -> None:
     assert (row["partition"], row["output"]) == ("us", "by/us.jsonl")
     done = project.run("batch", "b", "--partition", "asia")
     assert "b has no partition 'asia'; there are eu, us" in done.err
+
+
+@pytest.mark.parametrize("command", ["batch", "run"])
+def test_a_partition_that_fails_does_not_keep_the_others_from_running(project: BatchProject, command: str) -> None:
+    for name in ("a", "b", "c", "d"):
+        project.write(f"in/{name}.jsonl", b'"!"\n' if name in ("b", "c") else json_lines(3))
+    parts = 'input: {path: "in/*.jsonl"}, output: {path: "out/{partition}.jsonl"}, partitions: {by: file}'
+    more = f"  last:\n    batch: {{function: picky, {parts.replace('out/', 'last/')}}}\n"
+    project.declare_batch(parts, function="picky", more=more)
+    done = project.run(command, "b", "last")
+    assert done.status == 1
+    assert sorted(path.name for path in (project.folder / "out").glob("*.jsonl")) == ["a.jsonl", "d.jsonl"]
+    assert not (project.folder / "last").exists()
+    if command == "batch":
+        assert "not begun: last" in done.err
+        rows = project.run("batch", "b", "--json").rows
+        assert [row["status"] for row in rows] == ["succeeded", "failed", "failed", "succeeded"]
 
 
 @pytest.mark.parametrize(

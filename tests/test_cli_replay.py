@@ -148,6 +148,9 @@ def test_a_failure_is_the_same_again_and_another_version_differs(project: Replay
     assert (facts["version"], facts["error_class"]) == (2, "ReplayDiverged")
     assert "where the recording has wait" in str(facts["message"])
     assert project.replay(run, "--function", "asks@1")["same"]
+    changed = ASKS_MORE.rstrip().removesuffix(")") + "(type (func (param f64))))"
+    project.write("asks.wasm", guests.compiled(changed))  # and registered by nobody
+    assert project.replay(run, "--function", "asks", status=1)["version"] == 3
 
 
 def test_everything_is_recorded_if_asked_for(project: Replays) -> None:

@@ -87,6 +87,20 @@ def test_an_impure_module_is_neither_valid_nor_registered_nor_run(tmp_path: Path
     assert cli.run("validate").status == 0
 
 
+def test_the_error_names_function_and_source(tmp_path: Path) -> None:
+    call = '(import "env" "get_request_id" (func (result i64)))'
+    (tmp_path / "ask.wat").write_text(f'(module {call} (memory (export "memory") 1) (func (export "_start")))')
+    cli = CliProject(tmp_path)
+    (tmp_path / "jobs.yaml").write_text(
+        "version: 1\nfunctions:\n  ask: {source: ask.wat, pure: true}\njobs: {j: {run: ask}}\n"
+    )
+    for command in (("run",), ("invoke", "ask"), ("enqueue", "j")):
+        done = cli.run(*command, input=b"")
+        assert (done.status, done.err.count("jobs.yaml:3: function 'ask', ask.wat: a pure function")) == (1, 1), (
+            done.err
+        )
+
+
 def test_what_was_registered_is_looked_at_again_when_it_is_to_be_pure(tmp_path: Path) -> None:
     (tmp_path / "ask.wasm").write_bytes(importing(("env", "get_caller_wallet")))
     cli = CliProject(tmp_path)

@@ -128,21 +128,27 @@ def run_all(
     partition: str | None = None,
     now: datetime | None = None,
 ) -> list[BatchReport]:
-    """Run a batch job as its triggers do: as a whole, or its partitions one after the other, up to the first
-    that does not succeed; of a job with a partition for each day that of the day before `now`, in UTC, or
-    the named one."""
+    """Run a batch job as its triggers do: as a whole, or its partitions one after the other, of which one that
+    fails does not keep the others from running; of a job with a partition for each day that of the day before
+    `now`, in UTC, or the named one."""
     reports: list[BatchReport] = []
     for chosen in chosen_partitions(runner, job, partition, now):
         report = run_batch(runner, job, function, partition=chosen, context=context, tell=tell, watch=watch)
         reports.append(report)
-        if report.status != "succeeded":
+        if report.status == "cancelled":
             break
     return reports
 
 
+def _verdict(reports: Sequence[BatchReport]) -> BatchReport:
+    """The report that stands for all: the last if it was cancelled, or the first that failed, or the last."""
+    failed = [report for report in reports if report.status == "failed"]
+    return failed[0] if failed and reports[-1].status != "cancelled" else reports[-1]
+
+
 def job_report(project: Path, reports: Sequence[BatchReport]) -> JobReport:
     """How they ended as one run of a job, for `runner run`."""
-    last = reports[-1]
+    last = _verdict(reports)
     names = ("records_in", "records_out", "records_skipped", "records_quarantined", "records_reused")
     return JobReport(
         job=last.job,
@@ -161,7 +167,7 @@ def job_report(project: Path, reports: Sequence[BatchReport]) -> JobReport:
 
 def as_result(reports: Sequence[BatchReport]) -> InvocationResult:
     """How they ended as one invocation, for the queue: its output are the reports as JSON lines."""
-    last = reports[-1]
+    last = _verdict(reports)
     duration_ms = sum(report.duration_ms for report in reports)
     if last.status != "succeeded":
         error = last.error or InvocationError("interrupted; it goes on from its last checkpoint")

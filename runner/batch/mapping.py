@@ -54,8 +54,7 @@ def choice_of(catalogue: Catalogue, end: End, given: str, format: str | None) ->
             known = ", ".join(providers)
             raise UsageError(f"--{end} {given}: its ending tells no format; give --{end}-format, one of {known}")
         node = _mapping(path=given, format=name)
-    lookup = Lookup(catalogue, reader)
-    choice = (lookup.source if end == "input" else lookup.sink)(node, "") if node is not None else None
+    choice = _choose(catalogue, end, node, reader) if node is not None else None
     problems = reader.finish()
     if problems:
         raise ConfigError(problems)
@@ -63,13 +62,22 @@ def choice_of(catalogue: Catalogue, end: End, given: str, format: str | None) ->
     return choice
 
 
+def _choose(catalogue: Catalogue, end: End, node: Node, reader: Reader) -> Any:
+    lookup = Lookup(catalogue, reader)
+    return (lookup.source if end == "input" else lookup.sink)(node, "")
+
+
 def _mapping(**values: str) -> Entries:
     return Entries(1, 1, [(Scalar(1, 1, key, True), Scalar(1, 1, value, False)) for key, value in values.items()])
 
 
-def stream_format(catalogue: Catalogue, other: str) -> str:
-    """The format of `-` when the other end is `other`: the same, or lines."""
-    return format_of_path(other, catalogue.sinks) or "lines"
+def stream_format(catalogue: Catalogue, end: End, other: str, other_format: str | None) -> str:
+    """The format of `-` when the other end is `other`: the same if it can be a stream, or lines."""
+    found = other_format or format_of_path(other, catalogue.sinks)
+    reader = Reader(f"--{end}")
+    if found is not None:
+        _choose(catalogue, end, _mapping(path=STREAM, format=found), reader)
+    return "lines" if found is None or reader.finish() else found
 
 
 def job_of(name: str, keys: BatchKeys, env_vars: Mapping[str, str]) -> tuple[JobConfig, str]:

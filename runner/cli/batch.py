@@ -46,8 +46,9 @@ def batch(project: Project, /, jobs: Sequence[str], as_json: bool, **given: Any)
     --only failed runs the records again that the last run has quarantined. What they give is merged into
     the output, where it would stand had they not failed; those that fail again stay in the quarantine.
 
-    A job with partitions runs all of them, or with one for each day that of yesterday (in UTC);
-    --partition names another. `runner backfill` runs many and lists them.
+    A job with partitions runs all of them, also when one fails, or with one for each day that of
+    yesterday (in UTC); --partition names another. `runner backfill` runs many and lists them. Behind a
+    job that failed the next is not begun.
 
     With --json one object a job on stdout: job, partition, status (succeeded, failed, cancelled),
     duration_ms, attempts, function, version, records_in, records_out, records_skipped,
@@ -75,7 +76,12 @@ def batch(project: Project, /, jobs: Sequence[str], as_json: bool, **given: Any)
         chosen = [runner.config.job(name) for name in dict.fromkeys(jobs)]
         functions = register_for(runner, [job.name for job in chosen], progress.say)
         parts = [(job, part) for job in chosen for part in chosen_partitions(runner, job, given["partition"])]
-        for job, partition in parts:
+        for done, (job, partition) in enumerate(parts):
+            bad = [report for report in reports if report.status != "succeeded"]
+            if bad and (bad[-1].status == "cancelled" or bad[-1].job != job.name):
+                left = {other.name: None for other, _ in parts[done:]}
+                progress.say(f"not begun: {', '.join(left)}")
+                break
             report = run_batch(
                 runner,
                 job,
@@ -88,8 +94,6 @@ def batch(project: Project, /, jobs: Sequence[str], as_json: bool, **given: Any)
             )
             reports.append(report)
             progress.ended(report)
-            if report.status != "succeeded":
-                break
     return exit_status(reports)
 
 

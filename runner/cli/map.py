@@ -109,9 +109,9 @@ def _keys(catalogue: Catalogue, function: str, given: dict[str, Any]) -> BatchKe
     source, sink = given["source"], given["sink"]
     source_format, sink_format = given["input_format"], given["output_format"]
     if source == STREAM and source_format is None:
-        source_format = stream_format(catalogue, sink)
+        source_format = stream_format(catalogue, "input", sink, sink_format)
     if sink == STREAM and sink_format is None:
-        sink_format = source_format or stream_format(catalogue, source)
+        sink_format = stream_format(catalogue, "output", source, source_format)
     return BatchKeys(
         function=function,
         input=choice_of(catalogue, "input", source, source_format),

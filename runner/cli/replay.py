@@ -13,6 +13,7 @@ import click
 from runner.cli import console
 from runner.cli.completion import complete_function
 from runner.cli.groups import ProjectCommand, json_option
+from runner.cli.invoke import current_function
 from runner.cli.names import FunctionName, FunctionNameType
 from runner.cli.project import Project, pass_project
 from runner.errors import UsageError
@@ -20,6 +21,7 @@ from runner.errors import UsageError
 if TYPE_CHECKING:
     from runner.app import Runner
     from runner.config import SecretReference
+    from runner.models import Function
     from runner.replay import Replayed
     from runner.repro import Repro
 
@@ -43,7 +45,7 @@ _attempt_option = click.option(
     metavar="NAME[@VERSION]",
     type=FunctionNameType(),
     shell_complete=complete_function,
-    help="Run this function or version in place of the one that ran.",
+    help="Run this function, as jobs.yaml has it now, or this version.",
 )
 @json_option
 @pass_project
@@ -168,7 +170,8 @@ class _Place:
 
         if target.isdigit() or _is_record(target):
             assert self.runner is not None
-            return _found(self.runner, target, attempt, other)
+            chosen = self.chosen(other)
+            return _found(self.runner, target, attempt, chosen and chosen[0])
         _only_for_runs(attempt)
         return read(Path(target))
 
@@ -176,7 +179,7 @@ class _Place:
         """The function that is to run in place of its own, with its module."""
         if other is None or self.runner is None:
             return None
-        function = self.runner.function(other.name, other.version)
+        function = current_function(self.runner, other, self.project.say)
         return function, self.runner.registry.get_wasm_bytes(function.wasm_cid)
 
     def secrets(self, names: tuple[str, ...]) -> dict[str, str]:
@@ -204,7 +207,7 @@ def _is_record(target: str) -> bool:
     return target.rpartition(":")[2].isdigit() and ":" in target and not Path(target).exists()
 
 
-def _found(runner: Runner, target: str, attempt: int | None, other: FunctionName | None = None) -> Repro:
+def _found(runner: Runner, target: str, attempt: int | None, function: Function | None = None) -> Repro:
     """What a number or a line of a quarantine names."""
     from runner.replay import of_quarantine, of_run
 
@@ -212,7 +215,6 @@ def _found(runner: Runner, target: str, attempt: int | None, other: FunctionName
         return of_run(runner, int(target[:20]), attempt)
     _only_for_runs(attempt)
     path, _, line = target.rpartition(":")
-    function = None if other is None else runner.function(other.name, other.version)
     return of_quarantine(runner, Path(path), int(line[:18]), function)
 
 
