@@ -14,7 +14,7 @@ import runner_files
 
 from runner.batch.merging import MergeRun
 from runner.batch.plan import Plan
-from runner.batch.report import BatchReport
+from runner.batch.report import BatchReport, View
 from runner.batch.running import BatchRun, Choices, Parts
 from runner.batchkeys import BatchKeys, CheckpointKeys, ChunkKeys, OnErrorKeys, on_error_of
 from runner.config import Choice
@@ -60,6 +60,7 @@ class Bench:
     told: list[str] = field(default_factory=list)
     logs: list[LogEntry] = field(default_factory=list)
     sent: list[bytes] = field(default_factory=list)
+    views: list[View] = field(default_factory=list)
     now: float = 0.0
 
     def write(self, name: str, data: bytes | str) -> Path:
@@ -96,6 +97,7 @@ class Bench:
             execute=self.execute,
             keep_logs=self.logs.extend,
             tell=self.told.append,
+            watch=self.views.append,
             clock=lambda: self.now,
             wall_clock=lambda: 1_800_000_000 + self.now,
             sleep=self.sleep,

@@ -237,6 +237,24 @@ def test_what_waits_for_one_record_is_bounded(bench: Bench) -> None:
     assert len(bench.slept) == 1
 
 
+def test_progress_is_what_has_ended_not_what_was_read(bench: Bench) -> None:
+    bench.write("in.txt", numbered(10))
+    bench.retry_count = 1
+    seen: list[tuple[float | None, int]] = []
+    inner = failing(1, lambda: TimedOut(1), b"line 3")
+
+    def guest(data: bytes) -> bytes:
+        (view,) = bench.views
+        seen.append((view.done(), view.records()))
+        return inner(data)
+
+    bench.guest = guest
+    assert bench.run().status == "succeeded"
+    assert seen[:5] == [(0.0, 0), (0.1, 1), (0.2, 2), (0.3, 3), (0.3, 3)]  # the fourth is to be tried again
+    assert seen[10] == (0.9, 9)
+    assert bench.slept
+
+
 # Any order
 
 
@@ -338,6 +356,26 @@ def test_it_goes_on_where_it_was(bench: Bench, after: int, isolation: str, suffi
     assert bench.read(f"out.txt{suffix}.rejected.jsonl") == quarantined
     if after >= 450:
         assert report.counts.records_reused >= 300
+
+
+@pytest.mark.parametrize("order", ["input", "any"])
+@pytest.mark.parametrize("long", [0, 9000])
+def test_what_was_read_ahead_makes_no_difference(bench: Bench, order: str, long: int) -> None:
+    """Blocks end by their bytes here, behind a header, and one row is longer than several."""
+    rows = [f"{number},{'x' * (long if number == 300 else 3)}" for number in range(6000)]
+    bench.write("in.csv", "\n".join(["id,name", *rows, ""]))
+    keys: dict[str, Any] = {"form": "csv", "isolation": "chunk", "every": 500, "order": order}
+    bench.run("in.csv", "whole.csv.gz", **keys)
+    sent = len(bench.sent)
+    assert sent >= 30
+    bench.sent.clear()
+    dying(bench, sent // 2)
+    with pytest.raises(Killed):
+        bench.run("in.csv", "out.csv.gz", **keys)
+    bench.guest = picky
+    report = bench.run("in.csv", "out.csv.gz", **keys)
+    assert report.counts.records_reused >= 1000
+    assert bench.read("out.csv.gz") == bench.read("whole.csv.gz")
 
 
 def test_a_checkpoint_takes_little_of_the_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,13 @@ class Feed:
         """How many records wait for another try."""
         return len(self._due)
 
+    def under_way(self) -> tuple[int, int]:
+        """How many records were read and are not written yet, and how many of these have ended. May be asked
+        by any thread."""
+        blocks = [pending for pending in list(self.blocks) if not pending.written]
+        ended = [pending.count - (pending.count if pending.chunked else pending.open) for pending in blocks]
+        return sum([pending.count for pending in blocks]), sum(ended)
+
     @property
     def held(self) -> int:
         """Bytes that the blocks keep in memory."""

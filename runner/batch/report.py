@@ -72,11 +72,13 @@ class View:
 
     title: str
     counts: Counts
+    records: Callable[[], int]
+    """How many records have ended, those of earlier runs included."""
     done: Callable[[], float | None]
-    """How much of the source is read, from 0 to 1; None where nobody knows."""
+    """How much of the source has ended, from 0 to 1; None where nobody knows."""
     waiting: Callable[[], int]
     """How many records wait for another try."""
     done_before: float
-    """How much of the source had been read when this run began."""
+    """How much of the source had ended when this run began."""
     workers: Callable[[], Sequence[str]] = tuple
     """What each worker is at, for people; empty where nobody tells."""

@@ -222,12 +222,23 @@ class BatchRun:
         )
 
     def _view(self, reader: Reader, feed: Feed) -> View:
+        counts, before, done_before = self._counts, self._counts.records_in, reader.done() or 0.0
+
+        def done() -> float | None:
+            """Of what was read as much as has ended of its records."""
+            read = reader.done()
+            (under_way, ended), written = feed.under_way(), counts.records_in - before
+            if read is None or not written + under_way:
+                return None if read is None else done_before
+            return done_before + (read - done_before) * (written + ended) / (written + under_way)
+
         return View(
             title=self._plan.title,
-            counts=self._counts,
-            done=reader.done,
+            counts=counts,
+            records=lambda: counts.records_in + feed.under_way()[1],
+            done=done,
             waiting=lambda: feed.waiting,
-            done_before=reader.done() or 0.0,
+            done_before=done_before,
             workers=self._parts.workers,
         )
 

@@ -45,7 +45,7 @@ class BatchProgress(LiveLine):
         """This batch runs from now on."""
         with self.lock:
             self._view, self._since = view, time.monotonic()
-            self._told_at, self._seen = self._since, [(self._since, view.counts.records_in)]
+            self._told_at, self._seen = self._since, [(self._since, view.records())]
 
     def ended(self, report: BatchReport, *, as_result: bool = True) -> None:
         """It runs no more: its error and its summary, or the report as JSON: on stdout if it is a result of
@@ -76,7 +76,7 @@ class BatchProgress(LiveLine):
             view, now = self._view, time.monotonic()
             if view is None:
                 return
-            self._seen = [*self._seen[-WINDOW:], (now, view.counts.records_in)]
+            self._seen = [*self._seen[-WINDOW:], (now, view.records())]
             every = EVENT_SECONDS if self._as_json else LOG_SECONDS
             if self.live or now - self._told_at < every:
                 return
@@ -95,7 +95,7 @@ class BatchProgress(LiveLine):
         left = elapsed * (1 - (done or 0.0)) / share if done is not None and share > 0.001 else None
         return {
             "done": None if done is None else round(done, 4),
-            "records_in": counts.records_in,
+            "records_in": view.records(),
             "records_per_second": round((records - before) / (now - then)) if now > then else None,
             "records_failed": counts.failed,
             "records_waiting": view.waiting(),
