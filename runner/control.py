@@ -66,6 +66,12 @@ def is_dead(state_dir: Path, owner: str) -> bool:
     return path.exists() and not ask(path, {"ask": "alive"}, seconds=0.5)[0]
 
 
+def queue_of(state_dir: Path, owner: str) -> str | None:
+    """The queue of one that carries out one run of its own; None for others, and when it is gone."""
+    _, answer = ask(state_dir / FOLDER / f"{owner}{SUFFIX}", {"ask": "queue"}, seconds=QUESTION_SECONDS)
+    return answer if isinstance(answer, str) else None
+
+
 def forget(state_dir: Path, owner: str) -> None:
     """Put the socket of a dead daemon away."""
     with contextlib.suppress(OSError):

@@ -14,7 +14,7 @@ from datetime import datetime
 
 from runner.app import Runner
 from runner.carrier import Carrier
-from runner.control import RUN_PREFIX, Control, forget, is_dead, new_owner, owners
+from runner.control import RUN_PREFIX, Control, forget, is_dead, new_owner, owners, queue_of
 from runner.errors import StoreError
 from runner.lanes import TEND_SECONDS, Lanes, Observer
 from runner.ledger import Run
@@ -46,7 +46,9 @@ class OwnLanes(Observer):
         with contextlib.ExitStack() as stack:
             stack.callback(self._reactor.close)
             stack.enter_context(self._reactor.hearing_signals())
-            control = Control(self._runner.state_dir, self._owner, {"alive": lambda: True})
+            control = Control(
+                self._runner.state_dir, self._owner, {"alive": lambda: True, "queue": lambda: self._queue}
+            )
             stack.callback(control.close)
             changes = stack.enter_context(self._runner.store.changes())
             self._reactor.on(control.fileno(), control.answer)
@@ -107,6 +109,12 @@ class OwnLanes(Observer):
         """See Observer."""
         self._failure = self._failure or error
         self._reactor.wake()
+
+
+def is_busy(runner: Runner, queue: str) -> bool:
+    """Whether another process of this machine carries out what is in a queue of one run."""
+    state_dir = runner.state_dir
+    return any(queue_of(state_dir, owner) == queue for owner in owners(state_dir) if owner.startswith(RUN_PREFIX))
 
 
 def bury(runner: Runner, now: datetime, *, but: str = "") -> None:

@@ -21,7 +21,7 @@ from runner.config import JobConfig
 from runner.errors import RunFailed, RunnerError, UsageError
 from runner.ledger import Run, RunFilter
 from runner.models import Function
-from runner.ownlanes import OwnLanes, bury
+from runner.ownlanes import OwnLanes, bury, is_busy
 from runner.pipeline_state import State, taking_over
 from runner.plan import Plan
 from runner.reports import JobReport
@@ -153,25 +153,44 @@ def _accept(
     tell: Callable[[str], None],
 ) -> int:
     """Enqueue a run, or find the one to go on with; its id."""
-    data = choices.input if choices.input is not None else b"" if job.input is None else job.input.read()
+    before = _latest(runner, job) if choices.start is not None or choices.failed else None
+    data = _input(runner, job, choices, before, tell)
     check_input(job, data)
     meant = hashlib.sha256(repr((data, choices.start, choices.failed)).encode()).hexdigest()[:16]
     key = f"run/{job.name}/{meant}"  # of the run, and of the queue that nobody else puts anything into
     made = plan_of(runner.config, job, functions, queue=key)
-    if choices.start is not None or choices.failed:
-        made = _going_on(runner, made, _latest(runner, job), choices.start)
+    if before is not None:
+        made = _going_on(runner, made, before, choices.start)
     pinned = Pin(runner.config.namespace, None, made.dump())
     run = new_run(job, pinned, data, queue=key, unique_key=key, on_conflict=OnConflict.JOIN)
     run_id, created = runner.store.enqueue([run], now=_now())[0]
     if created:
         return run_id
+    is_running = is_busy(runner, key)
+    if choices.restart and is_running:
+        raise UsageError(f"run {run_id} of {job.name} is running in another process; stop that one, then begin again")
     if choices.restart:
         bury(runner, _now())
         runner.store.cancel(run_id, "begun again", now=_now())
         next(ended(runner.store, [run_id]))
         return _accept(runner, job, functions, choices, tell)
+    if is_running:
+        tell(f"run {run_id} of {job.name} is running in another process already; both work on it and end with it")
+        return run_id
     tell(f"goes on with run {run_id} of {job.name}, which was not finished; --restart begins again")
     return run_id
+
+
+def _input(
+    runner: Runner, job: JobConfig, choices: PipelineChoices, before: Run | None, tell: Callable[[str], None]
+) -> bytes:
+    """What the run is given: as it was chosen, as in the run before, or the job's own."""
+    earlier = None if before is None else runner.store.payload(before.run_id)
+    if before is not None and choices.input is not None and choices.input != earlier:
+        tell(f"run {before.run_id}, whose results are taken over, had another input: they are as they were")
+    if choices.input is not None:
+        return choices.input
+    return earlier or (b"" if job.input is None else job.input.read())
 
 
 def _latest(runner: Runner, job: JobConfig) -> Run:

@@ -335,9 +335,31 @@ def test_two_at_once_are_one(project: DaemonProject) -> None:
     with project.start("run", "p") as first, project.start("run", "p") as second:
         ends = [process.communicate(timeout=60) for process in (first, second)]
     assert [out for out, _ in ends] == [b"59", b"59"]
-    assert sum(b"goes on with run 1" in err for _, err in ends) == 1
+    told = (b"goes on with run 1", b"run 1 of p is running in another process already")
+    assert sum(text in err for _, err in ends for text in told) == 1
     assert len(runs(project, is_step=False)) == 1
     check_each_item_succeeded_once(project, 1)
+
+
+def test_one_that_runs_is_not_begun_again_by_another(project: DaemonProject) -> None:
+    project.jobs(LONG)
+    first = project.start("run", "p")
+    eventually(lambda: len(runs(project, statuses=frozenset({RunStatus.SUCCEEDED}), is_step=True)) > 1, seconds=60)
+    done = project.run("run", "p", "--restart")
+    assert (done.status, "run 1 of p is running in another process; stop that one" in done.err) == (2, True), done.err
+    helping = project.ok("run", "p")
+    assert (helping.out, "run 1 of p is running in another process already" in helping.err) == (b"59", True)
+    assert first.communicate(timeout=60)[0] == b"59"
+    assert [run.status for run in runs(project, is_step=False)] == [RunStatus.SUCCEEDED]
+    check_each_item_succeeded_once(project, 1)
+
+
+def test_ending_it_by_sigterm_is_told(project: DaemonProject) -> None:
+    project.jobs(LONG)
+    done = interrupted(project, signal.SIGTERM, 5)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (143, b"terminated")
+    assert project.store.owners() == []
+    assert "goes on with run 1 of p" in project.ok("run", "p").err
 
 
 def test_from_a_step(project: DaemonProject) -> None:
@@ -346,6 +368,9 @@ def test_from_a_step(project: DaemonProject) -> None:
     done = project.ok("run", "p", "--from", "all", "-p", "day=friday")
     assert done.out == b"friday 3"
     assert "p.list: succeeded as in run 1" in done.err
+    assert "run 1, whose results are taken over, had another input: they are as they were" in done.err
+    again = project.ok("run", "p", "--from", "all")
+    assert (again.out, "had another input" in again.err) == (b"friday 3", False)
     assert [run.step for run in runs(project, parent_id=latest(project).run_id)] == ["all"]
     done = project.run("run", "p", "--from", "al")
     assert (done.status, done.out) == (2, b"")

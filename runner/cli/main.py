@@ -22,6 +22,7 @@ from runner.cli.project import Project
 from runner.errors import FileUnavailable, RunnerError
 
 INTERRUPTED = 130
+TERMINATED = 143
 """The exit status after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
 NOBODY_READS = 141
 """Likewise for SIGPIPE: the reader of stdout went away, and that is its good right."""
@@ -126,6 +127,10 @@ def _ended(arguments: list[str]) -> int:
         console.tell("interrupted")
         exec("")  # makes Python forget that it interrupted an `exec` of a dataclass: it would end itself by SIGINT
         return INTERRUPTED
+    except SystemExit as end:
+        if end.code == TERMINATED:
+            console.tell("terminated")
+        raise
     except BrokenPipeError:
         return NOBODY_READS
     except Exception as error:
@@ -158,8 +163,8 @@ def _prepare_streams() -> None:
             reconfigure(errors="backslashreplace")
 
 
-def _terminate(number: int, _: FrameType | None) -> None:
-    raise SystemExit(128 + number)  # an exception, so that workers are ended and files put in order
+def _terminate(_number: int, _: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)  # an exception, so that workers are ended and files put in order
 
 
 def _forget(stream: TextIO) -> None:
