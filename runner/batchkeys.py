@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from runner.keytypes import Name, Value
 from runner.keytypes import documented as _doc
+from runner.kinds import Rule
 from runner.schema import Custom
 
 Input = Annotated[Any, Custom("source", "a mapping with `path`, or with `format` and its settings")]
@@ -19,6 +20,12 @@ Output = Annotated[Any, Custom("sink", "a mapping with `path`, or with `format` 
 
 PLACEHOLDER = re.compile(r"\{partition(?::([^{}]*))?\}")
 """What stands for the name of a partition, or for its day in a form of `date.strftime`."""
+
+PartitionName = Annotated[
+    str,
+    Rule(pattern=r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}", expected="a name (letters, digits, ., _ or -, at most 64)"),
+]
+"""It may become part of the name of a file."""
 
 Isolation = Literal["record", "chunk"]
 Order = Literal["input", "any"]
@@ -106,7 +113,7 @@ class PartitionKeys:
             "one for each of `values`."
         )
     )
-    values: tuple[Name, ...] = field(
+    values: tuple[PartitionName, ...] = field(
         default=(), metadata=_doc("The partitions of `by: value`.", called=("names",), example="[eu, us]")
     )
 

@@ -78,7 +78,9 @@ class Raw:
             try:
                 self._value = (json.loads(self.text, parse_constant=_refuse_constant),)
             except (ValueError, RecursionError) as error:
-                begin = f"; it begins with {self.text[:40]!r}" if self.text else ", it is empty"
+                begin = (
+                    f"; it begins with {self.text[:40].decode(errors='replace')!r}" if self.text else ", it is empty"
+                )
                 raise LookupFailed(f"{self.place} is no JSON ({error or 'nested too deeply'}){begin}") from error
         return self._value[0]
 

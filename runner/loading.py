@@ -266,6 +266,8 @@ class _Loader:
             if key in job.keys:
                 job.report(key, f"a batch has its own {key!r}: put it under `batch:`")
         partitions = batch.values.get("partitions")
+        if partitions is None and "partitions" in batch.keys:
+            return  # there are some, and what is wrong with them was reported
         if partitions is not None and (partitions.by == "value") != bool(partitions.values):
             batch.report("partitions", "'values' names the partitions of `by: value`, and of no other")
         for key in ("input", "output"):

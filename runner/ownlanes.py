@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from runner.app import Runner
@@ -20,12 +20,14 @@ from runner.lanes import TEND_SECONDS, Lanes, Observer
 from runner.ledger import Run
 from runner.reactor import Reactor
 from runner.run_store import Changes
-from runner.runs import Claimant
+from runner.runs import Claim, Claimant, Outcome, RunStatus
 
 LEAVE_SECONDS = 5.0
 """How long a lane whose work was stopped may take to end."""
 LOOK_SECONDS = 0.05
 """The run is looked at no more often than this."""
+PATIENCE_SECONDS = 10.0
+"""A store that takes nothing for so long is not waited for any longer: whoever looks on can do more about it."""
 LONGEST_SECONDS = 60.0
 """One sleep ends after this at the latest."""
 
@@ -38,6 +40,8 @@ class OwnLanes(Observer):
         self._owner = f"{RUN_PREFIX}{new_owner()}"
         self._reactor = Reactor()
         self._failure: BaseException | None = None
+        self._refused_at: float | None = None
+        """Since when the store takes nothing."""
         self._queue = queue
 
     def carry_out(self, run_id: int, look: Callable[[Run], None]) -> Run:
@@ -99,11 +103,21 @@ class OwnLanes(Observer):
 
     def stirred(self) -> None:
         """See Observer."""
+        self._refused_at = None
         self._reactor.wake()
+
+    def ended(self, claims: Sequence[Claim], outcomes: Sequence[Outcome], statuses: Sequence[RunStatus | None]) -> None:  # noqa: ARG002
+        """See Observer."""
+        self._refused_at = None
 
     def refused(self, error: StoreError) -> None:
         """See Observer."""
-        self._runner.tell_once(f"the store takes nothing, and is tried again: {error}")
+        self._runner.tell_once(f"the store takes nothing, and is tried again for {PATIENCE_SECONDS:.0f} s: {error}")
+        now = time.monotonic()
+        self._refused_at = self._refused_at or now
+        if now - self._refused_at > PATIENCE_SECONDS:
+            self._runner.tell_once("the store still takes nothing: given up; the same command goes on with the run")
+            self.broken(error)
 
     def broken(self, error: BaseException) -> None:
         """See Observer."""

@@ -122,6 +122,10 @@ BATCHES = {
     "{function: f, input: {path: a.jsonl}, output: {path: '{partition}.jsonl'}, partitions: {by: value}}": "99 "
     "jobs.j.batch.partitions: "
     "'values' names the partitions",
+    "{function: f, input: {path: a.jsonl}, output: {path: '{partition}.jsonl'}, "
+    "partitions: {by: value, values: [1]}}": (
+        "120 jobs.j.batch.partitions.values[0]: expected a name (letters, digits, ., _ or -, at most 64), got 1; put it"
+    ),
     f"{{function: f, input: {{path: a.jsonl}}, {TO_B}, partitions: {{by: day}}}}": "58 jobs.j.batch.output: "
     "all partitions would write the same",
     f"{{function: f, input: {{path: '{{partition}}.jsonl'}}, {TO_B}}}": "33 jobs.j.batch.input: '{partition}' stands "

@@ -550,10 +550,17 @@ def test_only_failed_needs_what_it_merges_into(bench: Bench) -> None:
     bench.guest = bytes.upper
     assert "it was changed since" in str(bench.run(on_error=QUARANTINE, only_failed=True).error)
     assert bench.read("out.txt") == b"edited\n"
-    bench.write("out.txt.rejected.jsonl", b'{"source": 1}\n')
-    assert "out.txt.rejected.jsonl:1 is no quarantined record" in str(
-        bench.run(on_error=QUARANTINE, only_failed=True).error
-    )
+    whole = json.loads(bench.read("out.txt.rejected.jsonl"))
+    for line, why in (
+        (b'{"source": 1}', "no 'record'"),
+        (b"not json", "no JSON"),
+        (b"\xff", "no JSON"),
+        (b"[1]", "other keys or values"),
+        (json.dumps({**whole, "input": 5}).encode(), "other keys or values"),
+    ):
+        bench.write("out.txt.rejected.jsonl", line + b"\n")
+        error = bench.run(on_error=QUARANTINE, only_failed=True).error
+        assert str(error) == f"out.txt.rejected.jsonl:1 is no quarantined record: it has {why}"
 
 
 def test_input_and_output_are_different_files(bench: Bench) -> None:

@@ -323,12 +323,12 @@ def test_partitions_by_file_and_by_value(project: BatchProject) -> None:
     assert sorted(path.name for path in (project.folder / "out").iterdir()) == ["eu.jsonl", "us.jsonl"]
     project.declare_batch(
         'input: {path: "in/{partition}.jsonl"}, output: {path: "by/{partition}.jsonl"}, '
-        "partitions: {by: value, values: [eu, us]}"
+        "partitions: {by: value, values: [eu, us, '2026', eu.west-1]}"
     )
     (row,) = project.ok("batch", "b", "--json", "--partition", "us").rows
     assert (row["partition"], row["output"]) == ("us", "by/us.jsonl")
     done = project.run("batch", "b", "--partition", "asia")
-    assert "b has no partition 'asia'; there are eu, us" in done.err
+    assert "b has no partition 'asia'; there are eu, us, 2026, eu.west-1" in done.err
 
 
 @pytest.mark.parametrize("command", ["batch", "run"])

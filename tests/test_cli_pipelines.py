@@ -10,14 +10,17 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from runner_sqlite.runs import SqliteRunStore
 
 from runner.ledger import Run, RunFilter
 from runner.runs import RunStatus
 from tests.daemon_project import DaemonProject
+from tests.disks import fill, small_disk
 from tests.support import eventually, steps
 
 pytestmark = pytest.mark.slow
@@ -360,6 +363,26 @@ def test_ending_it_by_sigterm_is_told(project: DaemonProject) -> None:
     assert (done.returncode, done.stderr.splitlines()[-1]) == (143, b"terminated")
     assert project.store.owners() == []
     assert "goes on with run 1 of p" in project.ok("run", "p").err
+
+
+def test_a_full_disk_ends_it_and_nothing_is_lost(project: DaemonProject, tmp_path: Path) -> None:
+    project.jobs(LONG)
+    with small_disk(tmp_path / "disk", "16m") as disk:
+        options = ("--state-dir", str(disk))
+        process = project.start("run", "p", *options)
+        with closing(SqliteRunStore.open(disk / "runner.db")) as store:
+            eventually(lambda: len(store.list_runs(RunFilter(is_step=True), limit=100)) > 5, seconds=30)
+            fill(disk / "filler")
+            err = process.communicate(timeout=60)[1].decode()
+            assert process.returncode == 4, err
+            assert "the store takes nothing, and is tried again for 10 s: no room is left for the store" in err
+            assert "given up; the same command goes on with the run" in err
+            assert f"Error: no room is left for the store {disk / 'runner.db'}; make room on the disk of {disk}" in err
+            (disk / "filler").unlink()
+            done = project.ok("run", "p", *options)
+            assert (done.out, "goes on with run 1 of p" in done.err) == (b"59", True)
+            each = [run for run in store.list_runs(RunFilter(parent_id=1), limit=100) if run.step == "each"]
+            assert [run.status for run in each] == [RunStatus.SUCCEEDED] * 60
 
 
 def test_from_a_step(project: DaemonProject) -> None:

@@ -36,7 +36,8 @@ def translated(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:  # also from SQLite's messages, where they quote what is damaged
         raise damaged(path, error) from error
     except (OverflowError, sqlite3.DataError) as error:
-        raise InvalidInput(f"a value is too large for the store {path}: {error}") from error
+        why = "a number of more than 64 bits" if isinstance(error, OverflowError) else str(error)
+        raise InvalidInput(f"a value is too large for the store {path}: {why}") from error
     except sqlite3.Error as error:
         raise _of_sqlite(path, error) from error
     except OSError as error:

@@ -151,5 +151,7 @@ def read_quarantine(path: Path, shown: str) -> Generator[tuple[int, Quarantined]
 def _parsed(line: bytes, place: str) -> Quarantined:
     try:
         return Quarantined.of(json.loads(line))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidInput(f"{place} is no quarantined record ({type(error).__name__}: {error})") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        why = "no JSON" if isinstance(error, ValueError) else "other keys or values"
+        missing = f"no {error}" if isinstance(error, KeyError) else why
+        raise InvalidInput(f"{place} is no quarantined record: it has {missing}") from error
