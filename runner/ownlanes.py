@@ -42,6 +42,8 @@ class OwnLanes(Observer):
         self._failure: BaseException | None = None
         self._refused_at: float | None = None
         """Since when the store takes nothing."""
+        self._holds = False
+        """Whether what it held could not be given back."""
         self._queue = queue
 
     def carry_out(self, run_id: int, look: Callable[[Run], None]) -> Run:
@@ -53,7 +55,7 @@ class OwnLanes(Observer):
             control = Control(
                 self._runner.state_dir, self._owner, {"alive": lambda: True, "queue": lambda: self._queue}
             )
-            stack.callback(control.close)
+            stack.callback(lambda: control.close(leave=self._holds))
             changes = stack.enter_context(self._runner.store.changes())
             self._reactor.on(control.fileno(), control.answer)
             self._reactor.on(changes.fileno(), lambda: _take_note(changes))
@@ -95,8 +97,10 @@ class OwnLanes(Observer):
         lanes.give_back("whoever ran it was interrupted")
         lanes.join(LEAVE_SECONDS)
         if lanes.holding():
-            with contextlib.suppress(StoreError):  # then the lease has to run out
+            self._holds = True
+            with contextlib.suppress(StoreError):  # then whoever finds the dead socket does it
                 self._runner.store.take_back(self._owner, "whoever ran it ended", now=self._now())
+                self._holds = False
         lanes.close()
 
     # What the lanes tell (see Observer)
