@@ -28,6 +28,8 @@ from runner.reports import JobReport
 from runner.runs import TERMINAL, Enqueued, OnConflict, RunStatus
 from runner.watching import ended, exit_status
 
+_COUNTS = ("records_in", "records_out", "records_skipped", "records_quarantined", "records_reused")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class View:
@@ -89,6 +91,7 @@ def run_pipeline(
         output_bytes=size,
         output_path=job.output if error is None else None,
         output=output if job.output is None else None,
+        counts={name: sum(known[name] for known in counts.values()) for name in _COUNTS} if counts else {},
         error=error,
     )
 
@@ -118,9 +121,8 @@ def _is_batch(runner: Runner, made: Plan, step: str) -> bool:
 
 def _counts(output: bytes) -> Mapping[str, int]:
     """The records of a batch by its output, which are its reports as JSON lines."""
-    names = ("records_in", "records_skipped", "records_quarantined", "records_reused")
     reports = [json.loads(line) for line in output.splitlines()]
-    return {name: sum(report[name] for report in reports) for name in names}
+    return {name: sum(report[name] for report in reports) for name in _COUNTS}
 
 
 def retrying(runner: Runner, now: Callable[[], datetime]) -> Callable[[int], Enqueued]:

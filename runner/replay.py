@@ -101,7 +101,10 @@ def of_quarantine(runner: Runner, path: Path, line: int, function: Function | No
     if not record.whole:
         raise InvalidInput(f"{path}:{line} has only the beginning of a record that was too long")
     if function is None and not record.attempts:
-        raise UsageError(f"{path}:{line} was seen by no function ({record.message}); --function NAME lets one see it")
+        raise UsageError(
+            f"{path}:{line} was seen by no function ({record.message}); "
+            f"`runner replay {path}:{line} --function NAME` lets one see it"
+        )
     kept, lacks = _kept_of_record(runner, f"{path}:{line}", record.recording, function)
     failed = Expected(
         error_class=record.error_class, message=record.message, logs=(), logs_are_whole=False, output=None
@@ -121,7 +124,9 @@ def _kept_of_record(runner: Runner, name: str, recording: bytes | None, other: F
     if recording is not None:
         return _parsed(name, recording)
     if other is None:
-        raise UsageError(f"{name} has no recording that tells its function: --function NAME does")
+        raise UsageError(
+            f"{name} has no recording that tells its function: `runner replay {name} --function NAME` does"
+        )
     return facts_of(other, runner.context(other)), "" if other.pure else NOT_KEPT
 
 

@@ -40,7 +40,8 @@ class JobReport:
     memory_peak_bytes: int = 0
     error: RunnerError | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Of a batch, its records by what became of them. `records_reused` is 1 for a job whose output is that of
-    an earlier run of its pure function, which was not run again."""
+    """Of a batch, or of those together that are steps of a pipeline: their records by what became of them.
+    `records_reused` is 1 for a job whose output is that of an earlier run of its pure function, which was not
+    run again."""
     reason: str = ""
     """Why there was no whole run, of one that is `skipped` or `cancelled`."""

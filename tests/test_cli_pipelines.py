@@ -492,6 +492,8 @@ def test_a_step_may_be_a_batch(project: DaemonProject) -> None:
     assert done.out == b"done"
     assert re.search(r"p\.a: succeeded .* 5 records$", done.err, re.MULTILINE)
     assert (project.folder / "out.jsonl").read_text().split() == ["0", "1", "2", "3", "4"]
+    (row,) = project.ok("run", "p", "--json").rows
+    assert [row[f"records_{name}"] for name in ("in", "out", "quarantined", "reused")] == [5, 5, 0, 0]
 
 
 def test_a_huge_output(project: DaemonProject) -> None:

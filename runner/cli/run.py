@@ -58,8 +58,10 @@ def run(project: Project, /, jobs: Sequence[str], keep_going: bool, as_json: boo
     With --json one object a job on stdout, and no output of jobs: job, status (succeeded, failed,
     skipped, cancelled), duration_ms, attempts, function, version, output_bytes, output_path,
     memory_peak_bytes, records_reused (1 if the result of a pure function was known; --no-reuse runs it
-    all the same), error_class, message. Exit status 0 when all succeeded, 1 when a job failed; 3 or 4
-    when all that failed did so for want of something or because of the store.
+    all the same), error_class, message; of batches, also as steps, records_in, records_out,
+    records_skipped, records_quarantined, and records_reused of them all. Exit status 0 when all
+    succeeded, 1 when a job failed; 3 or 4 when all that failed did so for want of something or because
+    of the store.
 
     \b
     Examples:
