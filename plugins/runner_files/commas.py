@@ -39,7 +39,7 @@ class CsvRules(Rules):
             raise InvalidInput(f"{name}:1: its header is not that of {self._first}; read one kind of file at a time")
         self.lead, self._first = header + b"\n", self._first or name
         self._columns = self._count(header)
-        text.drop(size, text.look(size)[1])
+        text.take(size)
 
     @staticmethod
     def _header_size(text: Text, limits: Limits) -> int:
@@ -63,7 +63,7 @@ class CsvRules(Rules):
             end = before
         return end
 
-    def first(self, data: bytearray, count: int) -> int:
+    def first(self, data: bytes, count: int) -> int:
         """See Rules."""
         end = quotes = 0
         while count:

@@ -122,16 +122,21 @@ class Text:
             if piece and self.source.is_stream:
                 return
 
-    def look(self, size: int) -> tuple[bytes, int]:
+    def take(self, size: int) -> tuple[bytes, int]:
         """The first so many bytes, and how many line breaks these have."""
         with memoryview(self.data) as view:
             text = bytes(view[:size])
-        return text, line_breaks(text)
-
-    def drop(self, size: int, lines: int) -> None:
-        """Leave out so many bytes, which have so many line breaks."""
-        del self.data[:size]
+        del self.data[:size]  # before anything else asks for memory: it would be had from the system each time
+        lines = line_breaks(text)
         self._move(size, lines)
+        return text, lines
+
+    def put_back(self, text: bytes) -> int:
+        """Take back the end of what was taken; how many line breaks it has."""
+        self.data[:0] = text
+        lines = line_breaks(text)
+        self._move(-len(text), -lines)
+        return lines
 
     def drop_line(self) -> int:
         """Leave out a line without holding it; returns its length."""
@@ -164,8 +169,8 @@ class Rules:
         """How much of the data up to there is whole records, with their line breaks; 0 for none."""
         return data.rfind(b"\n", 0, end) + 1
 
-    def first(self, data: bytearray, count: int) -> int:
-        """The length of the first so many records; there are more."""
+    def first(self, data: bytes, count: int) -> int:
+        """The length of the first so many records; there may be more."""
         end = 0
         for _ in range(count):
             end = data.index(b"\n", end) + 1
@@ -340,11 +345,11 @@ class LineReader(Reader):
         if not size:
             return None
         start = text.start
-        block, breaks = text.look(size)
+        block, breaks = text.take(size)
         if breaks > limits.block_records:
-            size = min(size, rules.first(data, limits.block_records))
-            block, breaks = text.look(size)
-        text.drop(size, breaks)
+            end = rules.first(block, limits.block_records)
+            breaks -= text.put_back(block[end:])
+            block = block[:end]
         found, lines = rules.records(block), breaks + (not block.endswith(b"\n"))
         return TextBlock(block, start, lines, found, rules.lead) if found is None or found.records else None
 
