@@ -56,7 +56,7 @@ class CheckpointKeys:
         default=5000,
         metadata=_doc(
             "Records from one checkpoint to the next. Checkpoints that would follow so fast that they take more than a "
-            "twentieth of the time are left out.",
+            "twentieth of the time are left out; unless the output is packed, there is one about every second, too.",
             minimum=1,
             maximum=1_000_000_000,
             called=("records", "interval"),

@@ -143,6 +143,8 @@ class Sink(ABC):
 
     resumable: bool = True
     """Whether `open` takes a position; a stream that is gone once it is written does not."""
+    seamless: bool = False
+    """Whether its cuts leave no trace in the output, wherever they are made. Known once it is open."""
     target: str
     """What it writes, as the user would write it."""
 
@@ -177,7 +179,7 @@ class Sink(ABC):
     def cut(self) -> Position:
         """End what belongs together, so that the output can be continued from here; where nothing was
         written since the last time, nothing changes. It must be called at the same places of the output
-        in every run: packed bytes may depend on them."""
+        in every run, since packed bytes may depend on them; not of one that is `seamless`."""
 
     @abstractmethod
     def sync(self) -> None:

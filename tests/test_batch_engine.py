@@ -378,6 +378,30 @@ def test_what_was_read_ahead_makes_no_difference(bench: Bench, order: str, long:
     assert bench.read("out.csv.gz") == bench.read("whole.csv.gz")
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_slow_records_are_kept_soon_where_nobody_can_tell(bench: Bench, suffix: str) -> None:
+    """A second each, and far fewer than from one cut to the next. A packed output waits for that cut."""
+    bench.write("in.txt", numbered(2000, 777))
+    whole, out = f"whole.txt{suffix}", f"out.txt{suffix}"
+    bench.run(sink=whole, on_error=QUARANTINE)
+    bench.sent.clear()
+
+    def guest(data: bytes) -> bytes:
+        bench.now += 1
+        if len(bench.sent) > 1900:
+            raise Killed
+        return picky(data)
+
+    bench.guest = guest
+    with pytest.raises(Killed):
+        bench.run(sink=out, on_error=QUARANTINE)
+    bench.guest = picky
+    report = bench.run(sink=out, on_error=QUARANTINE)
+    assert report.counts.records_reused == (0 if suffix else 1536)
+    assert bench.read(out) == bench.read(whole)
+    assert bench.read(f"{out}.rejected.jsonl") == bench.read(f"{whole}.rejected.jsonl")
+
+
 def test_a_checkpoint_takes_little_of_the_time(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where syncing is slow, most cuts make no checkpoint."""
     synced = []

@@ -12,7 +12,7 @@ from runner.partial import PartialFile
 from runner.records import PlaceOf, Position, Sink
 from runner_files.framing import Framed, Framing
 from runner_files.inputs import READ_BYTES, find
-from runner_files.packing import Packer, packer_for
+from runner_files.packing import Nothing, Packer, packer_for
 from runner_files.unpacked import Unpacked, unpacked
 
 
@@ -31,6 +31,7 @@ class FileSink(Sink):
     def open(self, position: Position | None = None) -> None:
         """See Sink."""
         self._packer = packer_for(self.target, self._level, begins=position is None)
+        self.seamless = isinstance(self._packer, Nothing)
         self._file.open(None if position is None else position["bytes"])
         self._offset = 0
         if position is not None:

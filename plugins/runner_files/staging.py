@@ -43,6 +43,8 @@ class Target(ABC):
 class StagedSink(Sink):
     """Collects rows, then puts them into a target."""
 
+    seamless = True
+
     def __init__(self, target: Target) -> None:
         self._to = target
         self.target = target.name

@@ -102,6 +102,8 @@ class FilesReader(Reader):
 class FolderSink(Sink):
     """A folder with a file for each output; the folder appears when it is whole."""
 
+    seamless = True
+
     def __init__(self, folder: Path, settings: FilesOutput) -> None:
         self.target = settings.path
         self._ending = settings.ending

@@ -19,6 +19,8 @@ Execute = Callable[[Iterator[bytes]], Iterator[InvocationResult]]
 
 LOG_LINES = 100
 """How many log lines of one block are kept; a hundred thousand records a second could each write some."""
+SOON_SECONDS = 1.0
+"""A checkpoint does not wait any longer for the next cut where it may be made anywhere."""
 SHARE = 20
 """Checkpoints may take one part in so many of the time."""
 
@@ -47,6 +49,8 @@ class Keeping:
     """Take some log lines of guests."""
     clock: Callable[[], float]
     """Seconds, monotonic."""
+    soon: float = SOON_SECONDS
+    """How long a checkpoint waits for the next cut where the sink's leave no trace; infinite: as long as it takes."""
 
 
 @contextlib.contextmanager
@@ -68,6 +72,7 @@ class Engine:
         self._logs: list[LogEntry] = []
         self._since_cut = 0
         self._save_after = keeping.clock()
+        self._save_soon = self._save_after + keeping.soon
         self._slow_ms = 0.0
 
     def run(self, execute: Execute) -> None:
@@ -128,14 +133,16 @@ class Engine:
         if self._since_cut >= self._keeping.every:
             self._since_cut = 0
             self._cut(self._position(pending))
+        elif self._output.sink.seamless and self._keeping.clock() >= self._save_soon:
+            self._cut(self._position(pending))
 
     def _position(self, pending: Pending) -> Written:
         """What is written when this block was the last."""
         return Written(pending.end)
 
     def _cut(self, written: Written) -> None:
-        """The output is cut at the same places in every run; whether a checkpoint is made there is a
-        matter of time."""
+        """The output is cut at the same places in every run, unless nobody can tell from it; whether a
+        checkpoint is made there is a matter of time."""
         self._keeping.mark(written, self._output.sink.cut())
         clock = self._keeping.clock
         started = clock()
@@ -143,3 +150,4 @@ class Engine:
             self._keeping.save()
             ended = clock()
             self._save_after = ended + SHARE * (ended - started)
+            self._save_soon = max(self._save_after, ended + self._keeping.soon)

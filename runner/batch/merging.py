@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -125,7 +126,12 @@ class MergeRun(BatchRun):
         output = MergingOutput(sink=plan.sink, quarantine=quarantine, on_error=on_error, counts=self._counts)
         feed = Feed(reader, self._retries(), chunked=False)
         keeping = Keeping(
-            every=records + 1, mark=self._mark, save=self._save, keep_logs=parts.keep_logs, clock=parts.clock
+            every=records + 1,
+            mark=self._mark,
+            save=self._save,
+            keep_logs=parts.keep_logs,
+            clock=parts.clock,
+            soon=math.inf,
         )  # which is never: what runs again is little, and nothing of it is lost
         parts.watch(self._view(reader, feed))
         Engine(feed, output, keeping).run(parts.execute)

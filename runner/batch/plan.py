@@ -22,6 +22,8 @@ from runner.records import Limits, Sink, Source
 STATE_FOLDER = "batches"
 WHOLE = "_"
 """The folder of the state of a batch without partitions; no partition's name is quoted to this."""
+BLOCK_RECORDS, BLOCK_BYTES = 512, 1 << 16
+"""A block of records that run one by one: what is lost of it when the run is killed, at the most."""
 QUARANTINE_ENDING = ".rejected.jsonl"
 
 
@@ -63,7 +65,8 @@ class Plan:
                 block_records=min(keys.chunk.records, keys.checkpoint.every),
                 record_bytes=record_bytes,
             )
-        return Limits(block_records=min(keys.checkpoint.every, Limits().block_records), record_bytes=record_bytes)
+        most = min(keys.checkpoint.every, BLOCK_RECORDS)
+        return Limits(block_bytes=BLOCK_BYTES, block_records=most, record_bytes=record_bytes)
 
     def identity(self) -> Identity:
         """What the output depends on, as it is now. Raises FileUnavailable when there is nothing to read."""

@@ -90,6 +90,28 @@ class SinkContract(ABC):
             sink.close()
             assert self.published(folder) == self.published(tmp_path / "whole")
 
+    def test_cuts_that_leave_no_trace_may_be_made_anywhere(self, tmp_path: Path) -> None:
+        sink = self.make(tmp_path)
+        sink.open()
+        if not sink.seamless:
+            sink.close()
+            pytest.skip("its cuts may leave a trace")
+        self.fill(sink, 0, 3)
+        cut = sink.cut()
+        assert sink.cut() == cut
+        sink.sync()
+        self.fill(sink, 3, 9)
+        sink.close()
+        sink = self.make(tmp_path)
+        sink.open(cut)
+        for start in range(3, OUTPUTS, 9):
+            self.fill(sink, start, start + 9)
+            sink.cut()
+        sink.sync()
+        sink.publish()
+        sink.close()
+        assert self.published(tmp_path) == [self.output(number) for number in range(OUTPUTS)]
+
     def test_beginning_anew_forgets_what_was(self, tmp_path: Path) -> None:
         sink = self.make(tmp_path)
         sink.open()
